@@ -152,16 +152,14 @@ def generate(
         raise UsageError(
             "models are given by their names, folders or files; of a loaded one call its own generate"
         )
-    _refuse_unknown(
-        "generate", options, ("n", "progress", "templates", *_LOADING, *_fields(GenerationSettings))
-    )
+    known = ("n", "progress", "templates", *_LOADING, *_fields(GenerationSettings))
+    _refuse_unknown("generate", options, known)
     asked = expressions(expression)
     labels = [label for text in asked for label in words(parse(text))]
     templates = texts("templates", options.pop("templates", ()))
     loading = {name: options.pop(name) for name in _LOADING if name in options}
-    first, *others = (
-        open_to_draw(None if name is None else str(name), device, labels, templates, loading) for name in names
-    )
+    named = [None if name is None else str(name) for name in names]
+    first, *others = (open_to_draw(name, device, labels, templates, loading) for name in named)
     return first.generate(asked, n, join=others, **options)
 
 
@@ -229,8 +227,7 @@ def decompose(
 
     settings = vector_settings(k, method, iterations)
     session = open_vectors(codebooks, settings=settings, binding=binding, seed=seed, device=device)
-    found: VectorResult | list[VectorResult] = session.each(session.invert, vectors, progress)
-    return found
+    return session.each(session.invert, vectors, progress)  # type: ignore[no-any-return]
 
 
 def _loaded(function: str, model: str | Path | None, options: dict[str, Any]) -> Model:

@@ -99,11 +99,7 @@ def missing(*libraries: str) -> list[str]:
 
 
 def need(extra: str, *libraries: str) -> None:
-    """Checks that some libraries of an extra, or all, are installed, before they are imported.
-
-    Raises:
-        ExtraError: If one is missing; the message names the extra to install.
-    """
+    """Raises an :class:`ExtraError`, which says what to install, if one of some libraries of an extra, or of all, is missing."""
     what, every = EXTRAS[extra]
     if absent := missing(*(libraries or every)):
         raise ExtraError(f"{what} needs {' and '.join(absent)}; pip install 'igm-cli[{extra}]'")
@@ -143,11 +139,9 @@ def reason(error: BaseException) -> str:
         return str(error)
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))
-    return (
-        f"{where}: {first['msg']}"
-        if first["type"] != "value_error" and where
-        else str(first["msg"]).removeprefix("Value error, ")
-    )
+    if where and first["type"] != "value_error":
+        return f"{where}: {first['msg']}"
+    return str(first["msg"]).removeprefix("Value error, ")
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -85,10 +85,10 @@ class Evaluation:
 
     def judge(self, given: Mapping[str, Any], progress: Progress | None = None) -> list[Judged]:
         """Inverts and judges all images; inversion settings not ``given`` are the model's own."""
-        session = ImageSession(self.model, k=None, fit="crop", batch_size=None, given=given)
+        session = ImageSession(self.model, given=given)
         judged: list[Judged] = []
-        if progress:
-            progress("evaluating", 0, self.count)
+        tell = progress or (lambda what, done, total: None)
+        tell("evaluating", 0, self.count)
         for first in range(0, self.count, session.batch_size):
             rows = range(first, min(first + session.batch_size, self.count))
             images, truths = self._seen(session, rows)
@@ -101,8 +101,7 @@ class Evaluation:
                     area = math.prod(seen.shape[-2:]) / math.prod(self.model.image_size)
                     count = len(_shown(truth))
                 judged.append(Judged(row, found, count, right, area))
-            if progress:
-                progress("evaluating", len(judged), self.count)
+            tell("evaluating", len(judged), self.count)
         return judged
 
     def calibrated(
@@ -124,9 +123,8 @@ class Evaluation:
         if "penalty" not in chosen and self.model.parser.space.countable:
             found = self.judge({**chosen, "penalty": 0.0}, progress)
             counts = [each.count for each in found]
-            chosen["penalty"] = round(
-                fitted_penalty([e.found.k_curve for e in found], counts, [e.area for e in found]), 3
-            )
+            curves, areas = [each.found.k_curve for each in found], [each.area for each in found]
+            chosen["penalty"] = round(fitted_penalty(curves, counts, areas), 3)
         judged = self.judge(chosen, progress)
         evidence = [(each.found.evidence, each.right) for each in judged if each.found.evidence]
         rivals = [each for known, _ in evidence for each in known.rivals]
@@ -141,7 +139,7 @@ class Evaluation:
         if values:
             rivals, right = ([one for part in parts for one in part] for parts in zip(*values, strict=True))
             chosen["value_temperature"] = fitted_temperature(rivals, right)
-        settings = ImageSession(self.model, k=None, fit="crop", batch_size=None, given=chosen).settings
+        settings = ImageSession(self.model, given=chosen).settings
         chosen["typical"] = fitted([known.features for known, _ in evidence], settings.low, settings.high)
         return chosen
 
@@ -164,15 +162,12 @@ class Evaluation:
 
     def pictures(self, judged: Judged) -> tuple[Image, Image]:
         """Returns two copies of an image as the model sees it, with the annotated and with the found concepts drawn on it."""
-        session = ImageSession(self.model, k=None, fit="crop", batch_size=1, given={})
+        session = ImageSession(self.model)
         (seen,), (truth,) = self._seen(session, [judged.row])
         picture, parser = from_model(seen.cpu()), self.model.parser
         frame = Frame.fit(picture.size, picture.width / picture.height)
-        found = parser.decode(judged.found.concepts, frame)
-        for item, confidence in zip(found, judged.found.confidence.tolist(), strict=True):
-            item["confidence"] = confidence
         annotated = parser.decode(_shown(truth) if self.windows else truth, frame)
-        return parser.draw(picture, annotated), parser.draw(picture, found)
+        return parser.draw(picture, annotated), draw_found(parser, picture, frame, judged.found)
 
     def _seen(self, session: ImageSession, rows: Sequence[int]) -> tuple[list[Tensor], list[Tensor]]:
         """Returns the model's view of images, and the concepts annotated in them."""
@@ -191,6 +186,13 @@ class Evaluation:
 def _shown(truth: Tensor) -> Tensor:
     """Returns the annotated concepts, of ``[L,D]`` in and around a window, that lie inside it."""
     return truth[((truth[:, :2] >= 0) & (truth[:, :2] <= 1)).all(1)]
+
+
+def draw_found(parser: ConceptParser, picture: Image, frame: Frame, found: Inversion) -> Image:
+    """Returns a copy of a picture with what was found in it, and the confidences."""
+    items = parser.decode(found.concepts, frame)
+    sure = found.confidence.tolist()
+    return parser.draw(picture, [{**item, "confidence": p} for item, p in zip(items, sure, strict=True)])
 
 
 def found_right(
@@ -218,11 +220,9 @@ def keep_calibration(folder: Path, fitted: dict[str, Any], about: dict[str, Any]
 
     known = read_json(folder / DESCRIPTION)
     plain = {key: asdict(value) if key == "typical" else value for key, value in fitted.items()}
-    before = {
-        key: value
-        for key, value in known.get("info", {}).items()
-        if key not in ("calibrated", "not_calibrated")
-    }
+    before = dict(known.get("info", {}))
+    for told in ("calibrated", "not_calibrated"):
+        before.pop(told, None)
     inference, info = {**known.get("inference", {}), **plain}, {**before, **about}
     write_json(folder / DESCRIPTION, {**known, "inference": inference, "info": info})
 

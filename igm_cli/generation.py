@@ -238,7 +238,7 @@ class Generation:
 
     @cached_property
     def _looking(self) -> ImageSession:
-        return ImageSession(self.models[0], k=None, fit="crop", batch_size=None, given={})
+        return ImageSession(self.models[0])
 
     @cached_property
     def frame(self) -> Frame:

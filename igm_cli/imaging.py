@@ -77,10 +77,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         raise InputError(f"{str(path)!r} has a name that is not in UTF-8; rename it") from error
     if path.is_dir():
         raise InputError(f"{path} is a folder, not a file; name files inside it")
-    if path.is_fifo() and path.parts[:2] != (
-        "/",
-        "dev",
-    ):  # opening a pipe would wait for a writer
+    if path.is_fifo() and path.parts[:2] != ("/", "dev"):  # opening one would wait for a writer
         raise InputError(f"{path} is a pipe, not a file; save what comes out of it as a file")
     if (path.is_char_device() and not path.samefile("/dev/null")) or path.is_block_device() or path.is_socket():
         raise InputError(f"{path} is a device, not a file; name a file")
@@ -142,17 +139,12 @@ def decode_image(data: bytes, name: str, scaling: Scaling | None = None) -> Imag
     except Image.DecompressionBombError as error:
         raise InputError(f"{name} has too many pixels; scale it down") from error
     except UnidentifiedImageError as error:
+        says = "is not an image that can be read; use PNG, JPEG, WebP or TIFF of 8 or 16 bits"
         if b"%PDF-" in data[:1024]:
-            raise InputError(
-                f"{name} is a PDF, which is not read; save the page or the figure in it as a PNG"
-            ) from error
-        if data.startswith(b"\x93NUMPY"):
-            raise InputError(
-                f"{name} is an array, not an image; bound vectors are taken apart by igm decompose"
-            ) from error
-        raise InputError(
-            f"{name} is not an image that can be read; use PNG, JPEG, WebP or TIFF of 8 or 16 bits"
-        ) from error
+            says = "is a PDF, which is not read; save the page or the figure in it as a PNG"
+        elif data.startswith(b"\x93NUMPY"):
+            says = "is an array, not an image; bound vectors are taken apart by igm decompose"
+        raise InputError(f"{name} {says}") from error
     except Exception as error:  # Pillow's readers raise anything
         raise InputError(
             f"{name} is damaged ({kind_and_message(error)[:120]}); save the image again"
@@ -196,18 +188,10 @@ def from_array(values: Any, name: str, scaling: Scaling | None = None) -> Image:
         )
     refuse_large(pixels.shape[1::-1], "RGBA" if layered else "F", name)
     given = scaling.given if scaling else None
-    limits = (
-        Limits(*given)
-        if given
-        else Limits(0, 1, overshoot=OVERSHOOT)
-        if pixels.dtype.kind == "f"
-        else Limits(0, 255)
-    )
-    scaled = to_bytes(pixels, limits, name, cut=given is not None)
+    usual = Limits(0, 1, overshoot=OVERSHOOT) if pixels.dtype.kind == "f" else Limits(0, 255)
+    scaled = to_bytes(pixels, Limits(*given) if given else usual, name, cut=given is not None)
     if given and layered and pixels.shape[2] == 4:
-        scaled[..., 3] = to_bytes(
-            pixels[..., 3], Limits(0, 1 if pixels.dtype.kind == "f" else 255), name, cut=True
-        )
+        scaled[..., 3] = to_bytes(pixels[..., 3], usual, name, cut=True)
     return _large_enough(to_rgb(Image.fromarray(scaled)), name)
 
 

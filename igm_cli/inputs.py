@@ -83,11 +83,8 @@ class ImageInputs:
             data, name = image.read(), str(getattr(image, "name", name))
             if not isinstance(data, bytes):
                 raise InputError(f"{name} is not open as bytes; open it with mode 'rb', or give its path")
-            return Input(
-                {"image": name},
-                hashlib.sha256(data).hexdigest(),
-                lambda: decode_image(data, name, self.scaling),
-            )
+            digest = hashlib.sha256(data).hexdigest()
+            return Input({"image": name}, digest, lambda: decode_image(data, name, self.scaling))
         name = getattr(image, "filename", "") or name
         picture = from_array(image, name, self.scaling)
         digest = hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest()

@@ -19,6 +19,9 @@ AS_IS = "{label}"
 PIPELINE_GUIDANCE = 7.5
 """Factor of contributions when text-to-image models generate; the default of diffusers."""
 
+_CHANGING_RESULTS = ("variant", "dtype", "quantize", "size", "config", "prediction")
+"""Loading options that change results, as offloading and the kind of attention do not."""
+
 
 def open_pipeline(
     model: str | None,
@@ -71,11 +74,8 @@ def open_pipeline(
         )
     chosen = tuple(label for label in chosen if label != nothing)
     every = (*chosen, nothing) if nothing else chosen
-    options = {
-        "labels": every,
-        "templates": tuple(templates) or (own.templates if own else ()),
-        "nothing": nothing,
-    }
+    prompts = tuple(templates) or (own.templates if own else ())
+    options = {"labels": every, "templates": prompts, "nothing": nothing}
     parser = registry.concept_parser(DEFAULT_CONCEPTS["pipeline"])
     parser = registry.configured(parser, {key: value for key, value in options.items() if value})
     space: Any = parser.space
@@ -104,10 +104,7 @@ def open_pipeline(
         open=load,
         identity={
             "model": pipeline_fingerprint(path, how.variant, how.network_file),
-            # Offloading and the kind of attention do not change results.
-            "loading": {
-                x: getattr(how, x) for x in ("variant", "dtype", "quantize", "size", "config", "prediction")
-            },
+            "loading": {name: getattr(how, name) for name in _CHANGING_RESULTS},
             "labels": every,
             "templates": space.templates,
             "composition": description.composition,

@@ -86,8 +86,8 @@ class Model(OpenModel):
         """Estimates the number of concepts in one image or in each of several; see :meth:`invert`."""
         if "k" in settings:
             raise UsageError("count estimates k; leave it out, or use invert")
-        how: dict[str, Any] = {"scale": scale, "pixel_range": pixel_range}
-        session = ImageSession(self, k=None, fit=fit, batch_size=batch_size, given=settings, **how)
+        how: dict[str, Any] = {"fit": fit, "scale": scale, "pixel_range": pixel_range}
+        session = ImageSession(self, batch_size=batch_size, given=settings, **how)
         session.require_counting()
         return session.each(session.count, images, progress)  # type: ignore[no-any-return]
 
@@ -109,8 +109,7 @@ class Model(OpenModel):
         Raises:
             IgmError: If an image or a setting cannot be used, with the way out.
         """
-        how: dict[str, Any] = {"shared": True, "pixel_range": pixel_range}
-        session = ImageSession(self, k=k, fit=fit, batch_size=None, given=settings, **how)
+        session = ImageSession(self, k=k, fit=fit, given=settings, shared=True, pixel_range=pixel_range)
         if not isinstance(images, list | tuple):
             raise UsageError(
                 "what images have in common is found for a list of two images or more; give a list"
@@ -137,7 +136,7 @@ class Model(OpenModel):
 
         if isinstance(image, list | tuple):
             raise UsageError("an energy map is that of one image; call energy_map for each")
-        session = ImageSession(self, k=None, fit=fit, batch_size=None, given=settings, pixel_range=pixel_range)
+        session = ImageSession(self, fit=fit, given=settings, pixel_range=pixel_range)
         return energy_map(session, session.input(image))
 
     def generate(

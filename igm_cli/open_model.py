@@ -43,9 +43,8 @@ class OpenModel:
     decode: Callable[[Tensor], Tensor] | None = None
     unknown: tuple[str, ...] = field(default=())  # requested concepts that it says it was not trained on
     guidance: float = 1.0  # default factor of contributions in generation
-    guidance_told: float | None = (
-        None  # the fixed guidance input of a network distilled from guided predictions
-    )
+    # the fixed guidance input of a network distilled from guided predictions
+    guidance_told: float | None = None
     joins: Composition | None = None  # how concepts compose in generation, if not as in inversion
     companions: tuple[str, ...] = ()  # models it was trained with; without them it predicts nothing
     dataset: str = ""  # its training dataset, if known

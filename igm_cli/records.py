@@ -31,6 +31,13 @@ Confidence = Annotated[
 ]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Root = Annotated[str | None, Field(description="Folder that a relative path starts from; absent of others.")]
+Discriminative = Annotated[
+    Literal[True] | None,
+    Field(
+        description="True if the model was also trained to tell concepts apart (a contrast, a read-out), not by the denoising "
+        "objective alone.",
+    ),
+]
 Run = Annotated[
     str,
     Field(
@@ -39,11 +46,9 @@ Run = Annotated[
     ),
 ]
 
-
 NO_IMAGE = (
     "a result from another process or a file has no image to draw on; draw it where the image was inverted"
 )
-
 
 SHOWN = (
     "image", "frame", "input", "vector", "expression", "index", "model", "k", "k_source", "typicality", "similarity", "items",
@@ -232,11 +237,7 @@ class _OfImage(Result):
     k_at_maximum: Literal[True] | None = Field(
         default=None, description="True if all the concepts looked for were found: there may be more."
     )
-    discriminative: Literal[True] | None = Field(
-        default=None,
-        description="True if the model was also trained to tell concepts apart (a contrast, a read-out), not by the denoising "
-        "objective alone.",
-    )
+    discriminative: Discriminative = None
     guidance_told: float | None = Field(
         default=None,
         description="What a network that was distilled from guided predictions is told of the guidance, which is fixed; "
@@ -387,11 +388,7 @@ class SharedResult(Result):
         description="The common items, as they are in the first image; the confidence is that of all images together."
     )
     network_calls: Natural = Field(description="Evaluations of the denoiser, for all images.")
-    discriminative: Literal[True] | None = Field(
-        default=None,
-        description="True if the model was also trained to tell concepts apart (a contrast, a read-out), not by the denoising "
-        "objective alone.",
-    )
+    discriminative: Discriminative = None
     seconds: Share = Field(description="For all images.")
     device: str
     run: Run

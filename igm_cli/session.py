@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic
 
 from igm_cli.core.files import fingerprint_of
@@ -94,10 +95,10 @@ class ImageSession(ImageInputs, Session["Image"]):
         self,
         model: OpenModel,
         *,
-        k: int | None,
-        fit: str,
-        batch_size: int | None,
-        given: Mapping[str, Any],
+        k: int | None = None,
+        fit: str = "crop",
+        batch_size: int | None = None,
+        given: Mapping[str, Any] = MappingProxyType({}),
         scale: float | None = None,
         shared: bool = False,
         pixel_range: Any = None,
@@ -115,7 +116,7 @@ class ImageSession(ImageInputs, Session["Image"]):
                 f"{model.name} predicts nothing by itself, it adds to {' and '.join(model.companions)}; draw with both by "
                 "igm generate --model, or train it without --with"
             )
-        self.model, self.parser, self.device = model, model.parser, model.device
+        self.model, self.parser, self.device, self.shared = model, model.parser, model.device, shared
         self.k, self.fit, self.batch_size = k, fit, batch_size or _at_once(model)
         self.by_pixels = batch_size is None
         if not shared or any(given.get(name) is not None for name in ("k_min", "k_max")):
@@ -129,24 +130,16 @@ class ImageSession(ImageInputs, Session["Image"]):
         self.scale, self.k_max = scale or model.scale, given.get("k_max")
         self.settings = _settings(model.inference, given)
         check_method(self.parser.space, self.settings.method)
-        identity: dict[str, Any] = {
-            "concepts": self.parser.name,
-            "settings": self.settings.to_dict(),
-            "k": k,
-            "fit": fit,
-        }
-        if self.scale:
-            identity |= {"scale": self.scale}
-        if self.scaling.given:
-            identity |= {"pixel_range": self.scaling.given}
         if shared:
             from igm_cli.core.inference.shared import check_shared
 
             check_shared(self.parser.space, self.settings, k)
-            identity |= {"shared": True}
         elif self.settings.method == "evidence":  # raises an error now if the constraint refuses k
             constraint_of(self.parser.space)(self.parser.space, self.settings, k)
-        self.run = fingerprint_of({**model.identity, **identity})
+        how = {"concepts": self.parser.name, "settings": self.settings.to_dict(), "k": k, "fit": fit}
+        beside = {"scale": self.scale, "pixel_range": self.scaling.given, "shared": shared}
+        beside = {name: value for name, value in beside.items() if value}  # so that older results stay valid
+        self.run = fingerprint_of({**model.identity, **how, **beside})
 
     def require_labels(self) -> None:
         """Raises an error if the parser cannot write labels beside objects."""
@@ -243,21 +236,13 @@ class ImageSession(ImageInputs, Session["Image"]):
         tell = (lambda done, most: progress("what images share", done, most)) if progress else None
         how: dict[str, Any] = {"k": self.k, "composition": model.composition, "progress": tell}
         found = invert_shared(model.denoiser, seen, self.settings, **how)
-        each = [
-            {
-                "image": image.about["image"],
-                "size": list(image.data.size),
-                "sha256": image.sha256,
-                "items": self._items(found.concepts, support, frame),
-                "typicality": _finite(round(typical, 4)),
-            }
-            for image, frame, support, typical in zip(
-                images, frames, found.support, found.typicality, strict=True
-            )
-        ]
-        roots = [{"root": image.about["root"]} for image in images if "root" in image.about]
-        about = {"images": each, **(roots[0] if roots else {})}
-        together = Input[Any](about, shared_hash(images), lambda: None)
+        each = []
+        for image, frame, support, typical in zip(images, frames, found.support, found.typicality, strict=True):
+            about = {"image": image.about["image"], "size": list(image.data.size), "sha256": image.sha256}
+            items = self._items(found.concepts, support, frame)
+            each.append({**about, "items": items, "typicality": _finite(round(typical, 4))})
+        root = next(({"root": image.about["root"]} for image in images if "root" in image.about), {})
+        together = Input[Any]({"images": each, **root}, shared_hash(images), lambda: None)
         fields = {
             "model": model.name,
             "k": len(found.concepts),
@@ -323,7 +308,12 @@ class ImageSession(ImageInputs, Session["Image"]):
         """Returns images with their frames, what the engine found, and the fields common to all records."""
         model, started = self.model, time.monotonic()
         frames, seen = self.framed(images)
-        what = f"{self._steps(seen[0])}: {Path(str(images[0].about['image'])).name}"  # shown for single images only
+        units = "network calls"
+        if self.scale:
+            from igm_cli.core.inference.tiles import in_tiles
+
+            units = "tiles" if in_tiles(seen[0]) else units
+        what = f"{units}: {Path(str(images[0].about['image'])).name}"  # shown for single images only
         tell = (lambda done, most: progress(what, done, most)) if progress else None
         inverted = self.inverted(seen, tell)
         seconds = round((time.monotonic() - started) / len(images), 4)
@@ -363,23 +353,14 @@ class ImageSession(ImageInputs, Session["Image"]):
             return invert_batch(self.model.denoiser, torch.stack(list(seen)), self.settings, **how)
         from igm_cli.core.inference.tiles import invert_any_size
 
+        how |= {"k_max": self.k_max, "margin": self.model.margin}
         found: dict[int, Inversion] = {}
         for shape in dict.fromkeys(x.shape for x in seen):
             rows = [row for row, x in enumerate(seen) if x.shape == shape]
             images = torch.stack([seen[row] for row in rows]) if len(rows) > 1 else seen[rows[0]][None]
-            inverted = invert_any_size(
-                self.model.denoiser, images, self.settings, k_max=self.k_max, margin=self.model.margin, **how
-            )
+            inverted = invert_any_size(self.model.denoiser, images, self.settings, **how)
             found |= zip(rows, inverted, strict=True)
         return [found[row] for row in range(len(seen))]
-
-    def _steps(self, seen: Tensor) -> str:
-        """Returns the unit in which the progress of an image is counted."""
-        if not self.scale:
-            return "network calls"
-        from igm_cli.core.inference.tiles import in_tiles
-
-        return "tiles" if in_tiles(seen) else "network calls"
 
     def _items(self, concepts: Tensor, confidence: Tensor, frame: Frame) -> list[dict[str, Any]]:
         """Returns concepts ``[K,D]`` as items with their confidence ``[K]``, None if the method gives none."""

@@ -113,9 +113,8 @@ class VectorSession(Session[Tensor]):
             rows, alone = torch.atleast_2d(rows), rows.ndim == 1
             rows = rows.to(torch.complex64 if torch.is_complex(rows) else torch.float32)
             check_vectors(rows, self.codebooks)
-            inputs = self._inputs(
-                rows, {"input": "vectors"}, hashlib.sha256(rows.cpu().numpy().tobytes()).hexdigest()
-            )
+            digest = hashlib.sha256(rows.cpu().numpy().tobytes()).hexdigest()
+            inputs = self._inputs(rows, {"input": "vectors"}, digest)
         results = self.in_batches(work, inputs, progress)
         doubts = [self.doubt(result.to_dict()) for result in results]
         for kind, count in Counter(kind for kind, _ in doubts if kind).items():
@@ -161,14 +160,19 @@ class VectorSession(Session[Tensor]):
     def doubt(self, record: Mapping[str, Any]) -> tuple[str, str]:
         """Returns the kind of doubt about a record, and a sentence about it; both empty if there is none."""
         if self.products is None:
-            sentence = _count_doubt(record)
-            return sentence, sentence
+            says = ""
+            if record["k"] == 0:
+                says = "no product of these codewords is in it as far as can be told"
+            elif record["k"] == record["k_max"] and record["k_curve"][-1]["unexplained"] > EXPLAINED:
+                says = f"as many products as --k-max {record['k_max']} lets be found; raise it"
+            return says, says
         if self.products > 1 and record["k"] < self.products:
             found = f"{record['k']} of {self.products} products found"
             if record["similarity"] ** 2 > 1 - EXPLAINED:
                 return "fewer", f"{found}, and nothing is left to explain"
             return "chance", f"{found}; what is left is no product of these codewords as far as can be told"
-        if self.products == 1 and self._by_chance(record["similarity"]):
+        similarity = torch.tensor([record["similarity"]])
+        if self.products == 1 and float(beyond_chance(self.codebooks, similarity)[0]) < BEYOND:
             way_out = "" if record["method"] in ("auto", "exhaustive") else "; --method auto may find one"
             says = f"similarity {record['similarity']:.2f} is what chance gives"
             return "chance", f"no product of these codewords as far as can be told, {says}{way_out}"
@@ -181,10 +185,6 @@ class VectorSession(Session[Tensor]):
             share = f"{100 * record['similarity'] ** 2:.0f} %"
             return "partly", f"what was found explains {share} of the vector; {REST}"
         return "", ""
-
-    def _by_chance(self, similarity: float) -> bool:
-        """Returns whether some product of random codewords may be as similar."""
-        return float(beyond_chance(self.codebooks, torch.tensor([similarity]))[0]) < BEYOND
 
     @staticmethod
     def _inputs(vectors: Tensor, about: Mapping[str, str], digest: str) -> list[Input[Tensor]]:
@@ -202,15 +202,11 @@ class VectorSession(Session[Tensor]):
         no_frame = Frame((1, 1), (0.0, 0.0, 1.0, 1.0))
         decoded = self.parser.decode(indices.cpu(), no_frame)
         figures = (x.flatten().tolist() for x in (alike, confidence, ambiguous))
-        items = [
-            {
-                **item,
-                "similarity": round(s, 6),
-                "confidence": round(p, 4),
-                **({"ambiguous": True} if tied else {}),
-            }
-            for item, s, p, tied in zip(decoded, *figures, strict=True)
-        ]
+        items = []
+        for item, s, p, tied in zip(decoded, *figures, strict=True):
+            items.append({**item, "similarity": round(s, 6), "confidence": round(p, 4)})
+            if tied:
+                items[-1]["ambiguous"] = True
         what = {**self._about, "k": len(indices), "method": self.settings["method"], "items": items}
         what |= {"similarity": round(similarity, 6), **search}
         return VectorResult.model_validate(self.record("igm.decompose/1", vector, round(seconds, 6), **what))
@@ -234,8 +230,12 @@ def open_vectors(
     if isinstance(codebooks, str | Path):
         path = home_expanded(codebooks)
         books, source, content = parser.read_codebooks(path, binding), str(path), file_hash(path)
+    elif isinstance(codebooks, Codebooks):
+        books = codebooks
     else:
-        books = _codebooks(codebooks, binding)
+        tensors = [torch.as_tensor(book) for book in codebooks]
+        tensors = [each if torch.is_complex(each) else each.float() for each in tensors]
+        books = Codebooks(tensors, binding or guess_binding(tensors))
     parser = cast("VectorParser", registry.configured(parser, {"sizes": list(books.sizes), "dim": books.dim}))
     if target.type == "cpu":
         keep_freed_memory()
@@ -256,24 +256,6 @@ def vector_settings(k: int | None, method: str | None, iterations: int | None) -
             f"--iterations belongs to --method {', '.join(ITERATIVE)}; add one of them or leave it out"
         )
     return {"k": products, "method": method, "iterations": iterations or ITERATIONS}
-
-
-def _codebooks(books: Any, binding: str | None) -> Codebooks:
-    """Returns codebooks in memory as :class:`Codebooks`."""
-    if isinstance(books, Codebooks):
-        return books
-    tensors = [torch.as_tensor(book) for book in books]
-    tensors = [each if torch.is_complex(each) else each.float() for each in tensors]
-    return Codebooks(tensors, binding or guess_binding(tensors))
-
-
-def _count_doubt(record: Mapping[str, Any]) -> str:
-    """Returns a sentence about a count that may be wrong; empty if there is no doubt."""
-    if record["k"] == 0:
-        return "no product of these codewords is in it as far as can be told"
-    if record["k"] == record["k_max"] and record["k_curve"][-1]["unexplained"] > EXPLAINED:
-        return f"as many products as --k-max {record['k_max']} lets be found; raise it"
-    return ""
 
 
 def _place(item: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -29,7 +29,7 @@ class Term:
     text: str  # its words in the expression
     weight: float  # factor of its contribution
     absent: bool = False  # whether the image must not show it
-    concepts: Tensor | None = None  # ``[K,D]``; None if they are random
+    concepts: Tensor | None = field(default=None, compare=False)  # ``[K,D]``; None if they are random
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,7 @@ class Branch:
 
     def __contains__(self, term: Term) -> bool:
         """Returns whether it already holds the same concept with the same weight."""
-        return any(
-            (each.model, each.text, each.weight, each.absent)
-            == (term.model, term.text, term.weight, term.absent)
-            and term.concepts is not None
-            for each in self.terms
-        )
+        return term.concepts is not None and term in self.terms
 
     def __str__(self) -> str:
         return " AND ".join(f"{'NOT ' * term.absent}{term.text}" for term in self.terms)
@@ -207,9 +202,8 @@ class Reader:
                 new = parser.ask(term.text, random, rows) if term.concepts is None else term.concepts
                 new = new[[not bool((rows == row).all(1).any()) for row in new]] if len(new) == 1 else new
                 rows = torch.cat([rows, new])
-                scale = torch.cat(
-                    [scale, new.new_full((len(new),), -term.weight if term.absent else term.weight)]
-                )
+                weight = -term.weight if term.absent else term.weight
+                scale = torch.cat([scale, new.new_full((len(new),), weight)])
             if self.free == "random" and (terms or len(self.parsers) == 1):
                 rows = parser.space.completed(rows, random)
             concepts.append(rows)

@@ -21,6 +21,7 @@ from conftest import ROOT, Igm
 from PIL import Image, ImageOps
 from test_cli import one_sentence
 
+from igm_cli.bundled import names_pipeline
 from igm_cli.commands.ui import is_local, require_free
 from igm_cli.commands.ui_page import Workbench
 from igm_cli.errors import OutputError
@@ -91,7 +92,7 @@ def test_what_is_drawn(bench: Workbench) -> None:
 
 def test_labels_are_asked_for_where_they_matter() -> None:
     bench = Workbench(["animals-tiny"], "cpu")
-    assert bench.asks_for_labels("animals-tiny") and not bench.asks_for_labels("clevr-pos")
+    assert names_pipeline("animals-tiny", None) and not names_pipeline("clevr-pos", None)
     found = bench.find(str(ROOT / "examples/animals/lion-koala.png"), "animals-tiny", "lion, koala, teapot")
     assert {row[1] for row in found.table[1]} == {"lion", "koala", "teapot"}
     assert any("not trained on 'teapot'" in doubt for doubt in found.doubts)

@@ -23,7 +23,7 @@ from test_cli import lines, one_sentence, schema, untimed
 from igm_cli import app, bundled
 from igm_cli.commands import zero_shot
 from igm_cli.commands.options import number_or_auto
-from igm_cli.commands.zero_shot_options import parse_timesteps, read_labels, read_templates
+from igm_cli.commands.zero_shot import parse_timesteps, read_labels, read_templates
 from igm_cli.core.models.pipeline_files import PUBLISHED, pipeline_fingerprint, quiet, read_description
 from igm_cli.errors import InputError, UsageError
 from igm_cli.label_models import check_labels

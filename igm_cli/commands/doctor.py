@@ -65,18 +65,8 @@ def doctor(as_json: o.Json = False) -> None:
 
 def examine() -> dict[str, Any]:
     """Returns the record of ``igm doctor``."""
-    import importlib.util
-
     packages = {name: _version(name) for name in (*_NEEDED, *_OPTIONAL)}
-    here = importlib.util.find_spec("torch") is not None
-    checkpoints, sound = _checkpoints() if here else ([], True)
-    nothing: dict[str, Any] = {
-        "devices": [],
-        "gpus": [],
-        "cuda": None,
-        "bf16": {},
-        "threads": os.cpu_count() or 1,
-    }
+    checkpoints, sound = _checkpoints()
     home = Path(os.path.expanduser(os.environ.get("HF_HOME") or "~/.cache/huggingface"))  # noqa: PTH111
     return {
         "schema": "igm.doctor/1",
@@ -86,7 +76,7 @@ def examine() -> dict[str, Any]:
         "packages": packages,
         "extras": {name: missing(*libraries) for name, (_, libraries) in EXTRAS.items()},
         "xformers": _version("xformers"),
-        **(_compute() if here else nothing),
+        **_compute(),
         "driver": _driver(),
         "checkpoints": checkpoints,
         "plugins": plugin_states(),
@@ -99,6 +89,8 @@ def examine() -> dict[str, Any]:
 
 
 def _compute() -> dict[str, Any]:
+    if missing("torch"):
+        return {"devices": [], "gpus": [], "cuda": None, "bf16": {}, "threads": os.cpu_count() or 1}
     import torch
 
     from igm_cli.core.device import gpu_state, has_bf16
@@ -138,6 +130,8 @@ def _gpu_line(gpu: dict[str, Any]) -> str:
 
 def _checkpoints() -> tuple[list[dict[str, Any]], bool]:
     """Loads every bundled checkpoint; returns their states and whether all are sound (lacking only an extra is sound)."""
+    if missing("torch"):
+        return [], True
     from igm_cli.api import load
     from igm_cli.bundled import bundled
 

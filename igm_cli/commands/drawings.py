@@ -14,7 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from igm_cli.commands.results import paths_of, refuse_inputs
-from igm_cli.core.files import file_hash, home_expanded, write_atomically
+from igm_cli.core.files import file_hash, write_atomically
 from igm_cli.errors import UsageError
 from igm_cli.imaging import PICTURES
 from igm_cli.output import Record, json_line
@@ -44,19 +44,16 @@ class Drawing:
     anew: bool = False  # whether existing pictures are drawn again
     _made: set[Path] = field(default_factory=set)
 
-    def aim(self, files: Sequence[Source]) -> None:
-        """Decides where the pictures go; refuses to overwrite other files than igm's."""
-        self.targets = picture_targets(files, self.where, self.option)
-        if self.is_map:
-            refuse_arrays(known_pictures(files, self.targets), self.option)
-
     def missing(self, record: Record) -> bool:
         """Returns whether the picture of an image has yet to be drawn."""
         target = self._target(record)
-        if self.anew and target not in self._made:
+        if target is None or (self.anew and target not in self._made):
             return target is not None
-        every = [target, *([target.with_suffix(".npy")] if self.is_map else [])] if target else []
-        return not all(path.exists() for path in every)
+        return not all(path.exists() for path in self.files(target))
+
+    def files(self, target: Path) -> list[Path]:
+        """Returns a picture's files: of a map also the array beside it."""
+        return [target, target.with_suffix(".npy")] if self.is_map else [target]
 
     def make(self, record: Record, each: Input[Image.Image]) -> None:
         """Draws and writes the picture of an image, if it has one."""
@@ -71,28 +68,36 @@ class Drawing:
         return target / f"{record['frame']:06d}.png" if target and "frame" in record else target
 
 
-def aim_apart(
-    drawings: Sequence[Drawing], exports: Sequence[Export], output: Path | None, inputs: Sequence[Path]
-) -> None:
-    """Refuses files that cannot be written, and options that would write the same one or an input."""
+def aim(
+    drawings: Sequence[Drawing],
+    exports: Sequence[Export],
+    output: Path | None,
+    files: Sequence[Source],
+    sources: Sequence[Path],
+) -> list[Path]:
+    """Decides where the pictures of files go; returns all paths that are read: the files, and further ``sources``.
+
+    Refuses files that cannot be written or are not igm's, and options that would write the same one or an input.
+    """
+    inputs, written = [*paths_of(files), *sources], list[tuple[str, Path]]()
+    for drawing in drawings:
+        drawing.targets = picture_targets(files, drawing.where, drawing.option)
+        if drawing.is_map:
+            refuse_arrays(known_pictures(files, drawing.targets), drawing.option)
+        for target in drawing.targets.values():
+            written += [(drawing.option, path) for path in drawing.files(target)]
     for export in exports:
         export.check(inputs)
-    written = [(each.option, path) for each in drawings for path in each.targets.values()]
-    written += [
-        (each.option, path.with_suffix(".npy"))
-        for each in drawings
-        if each.is_map
-        for path in each.targets.values()
-    ]
-    written += [(each.option, each.path) for each in exports]
+        written.append((export.option, export.path))
     if output:
-        refuse_inputs([home_expanded(output)], inputs, "--output")
-        written.append(("--output", home_expanded(output)))
+        refuse_inputs([output], inputs, "--output")
+        written.append(("--output", output))
     owner: dict[Path, str] = {}
     for option, path in written:
         other = owner.setdefault(path.resolve(), option)
         if other != option:
             raise UsageError(f"{other} and {option} would write the same file; give each a path of its own")
+    return inputs
 
 
 def picture_targets(sources: Sequence[Source], target: Path | None, option: str) -> dict[str, Path]:

@@ -13,7 +13,7 @@ def estimate_k(
     paths: o.Inputs,
     concepts: o.Concepts = None,
     model: o.Model = None,
-    k_min: o.KMin = None,
+    k_min: Annotated[int | None, o.ask("Fewest concepts considered when K is estimated.", "N", min=0)] = None,
     k_max: o.KMax = None,
     penalty: o.Penalty = None,
     draws: o.Draws = None,
@@ -38,13 +38,13 @@ def estimate_k(
     o.check_k_range(None, k_min, k_max)
     number = o.number_or_auto("--batch-size", batch_size)
 
-    from igm_cli.commands.understand import understand_images
+    from igm_cli.commands.runner import understand_images
     from igm_cli.model import open_checkpoint
     from igm_cli.session import ImageSession
 
     settings = {"k_min": k_min, "k_max": k_max, "penalty": penalty, "draws": draws, "seed": seed}
     opened = open_checkpoint(model, concepts, device)
     how: dict[str, Any] = {"scale": scale, "pixel_range": pixel_range, "note": sink.warn, "every": every}
-    session = ImageSession(opened, k=None, fit=fit, batch_size=number, given=settings, **how)
+    session = ImageSession(opened, fit=fit, batch_size=number, given=settings, **how)
     session.require_counting()
     understand_images(session, paths, "igm.estimate-k/1", sink, output, count=True, pictures=plot)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from igm_cli.commands import options as o
 from igm_cli.core.files import home_expanded
-from igm_cli.errors import IgmError, InputError, UsageError, counted
+from igm_cli.errors import IgmError, InputError, UsageError, counted, need
 from igm_cli.interrupts import saying
 from igm_cli.output import Output
 
@@ -80,7 +80,6 @@ def evaluate(
     from igm_cli.commands.drawings import refuse_others_pictures, save_picture
     from igm_cli.commands.exports import Export, is_own_table
     from igm_cli.commands.figures import draw
-    from igm_cli.errors import need
     from igm_cli.evaluation import Evaluation, in_words, keep_calibration, numbers
     from igm_cli.plugins import registry
     from igm_cli.plugins.base import noted
@@ -89,36 +88,34 @@ def evaluate(
     sink = Output.of_process(as_json)
     o.check_data_range(pixel_range, data_root)
     opened = load(model, concepts=concepts, device=device)
-    folder = o.expanded(Path(model)) if model else None
-    if calibrate and not (folder and folder.is_dir()):
+    folder = home_expanded(model or "")
+    if calibrate and not (model and folder.is_dir()):
         raise UsageError(
             "--calibrate changes a model's folder; name a folder of yours by --model, a copy if need be"
         )
-    table = Export("--csv", home_expanded(csv), lambda _: "", is_own_table) if csv else None
+    table = Export("--csv", csv, lambda _: "", is_own_table) if csv else None
     if table:
         table.check()
-    drawn = o.expanded(worst)
-    if drawn:
+    if worst:
         need("plots")
-        refuse_others_pictures([drawn], "--worst")
-    asked = {"penalty": penalty, "draws": draws, "seed": seed}
+        refuse_others_pictures([worst], "--worst")
     name = dataset or opened.dataset
     if not name:
         raise UsageError(f"the model {opened.name!r} does not say what it was trained on; give --dataset")
     adapter = registry.dataset(name, typed=True)
     chosen = split or adapter.splits[min(1, len(adapter.splits) - 1)]
     options = o.parse_settings(settings or []) | ({} if pixel_range is None else {"range": pixel_range})
-    inference = {key: options.pop(key) for key in list(options) if key.startswith("inference.")}
-    given = {key.removeprefix("inference."): value for key, value in inference.items()}
+    of_inference = [key for key in options if key.startswith("inference.")]
+    given = {key.removeprefix("inference."): options.pop(key) for key in of_inference}
+    asked = {"penalty": penalty, "draws": draws, "seed": seed}
     given |= {name: value for name, value in asked.items() if value is not None}
-    root = o.expanded(data_root)
     fitted: dict[str, Any] = {}
     with sink.progress() as progress:
-        options |= {"data_root": root, "limit": None if opened.scale else limit}
-        with naming_others(None if dataset else root, adapter.name, opened.parser.name):
+        options |= {"data_root": data_root, "limit": None if opened.scale else limit}
+        with naming_others(None if dataset else data_root, adapter.name, opened.parser.name):
             data = adapter.load(chosen, progress=progress, **noted(adapter, sink.note), **options)
         evaluation = Evaluation(opened, data, limit, progress, sink.note)
-        if calibrate and folder:
+        if calibrate:
             fitted = evaluation.calibrated(progress, given)
             about = {"images": evaluation.count, "dataset": name, "split": chosen}
             keep_calibration(folder, fitted, {"calibrated": about})
@@ -129,11 +126,11 @@ def evaluate(
     ranked = sorted(judged, key=lambda each: -each.mistakes)
     if table:
         replace(table, text=lambda _: images_csv(evaluation, ranked)).write()
-    if drawn:
+    if worst:
         mistaken = [each for each in ranked[:WORST] if each.mistakes] or ranked[:1]
-        save_picture(draw(worst_images(evaluation, mistaken)), drawn)
+        save_picture(draw(worst_images(evaluation, mistaken)), worst)
     show(judged, opened, {"dataset": name, "split": chosen}, numbers(fitted), sink)
-    for path in filter(None, (drawn, table and table.path)):
+    for path in filter(None, (worst, csv)):
         sink.say(f"wrote {path}")
 
 
@@ -170,25 +167,16 @@ def show(
 ) -> None:
     """Shows the figures of a model; ``about`` names the dataset and the split, and ``fitted`` are new settings."""
     figures, errors = figures_of(judged, model.parser.space)
-    sink.result(
-        {
-            "schema": "igm.evaluate/1",
-            "model": model.name,
-            **about,
-            "images": len(judged),
-            "figures": {key.replace(" ", "_"): e._asdict() for key, e in figures.items()},
-            "calibration_error": {key.replace(" ", "_"): value for key, value in errors.items()},
-            **({"fitted": fitted} if fitted else {}),
-            "seconds": sum(each.found.seconds for each in judged) / len(judged),
-        }
-    )
+    record = {"schema": "igm.evaluate/1", "model": model.name, **about, "images": len(judged)}
+    record["figures"] = {key.replace(" ", "_"): e._asdict() for key, e in figures.items()}
+    record["calibration_error"] = {key.replace(" ", "_"): value for key, value in errors.items()}
+    if fitted:
+        record["fitted"] = fitted
+    sink.result({**record, "seconds": sum(each.found.seconds for each in judged) / len(judged)})
     rows = [(key, f"{e.value:.1%}", f"{e.low:.1%} to {e.high:.1%}") for key, e in figures.items()]
     rows += [(f"calibration error, {key}", f"{value:.1%}", "") for key, value in errors.items()]
-    sink.table(
-        f"{model.name} on {counted(len(judged), 'image')} of {about['dataset']}, {about['split']}",
-        ("figure", "", "95 % interval"),
-        rows,
-    )
+    title = f"{model.name} on {counted(len(judged), 'image')} of {about['dataset']}, {about['split']}"
+    sink.table(title, ("figure", "", "95 % interval"), rows)
 
 
 def images_csv(evaluation: Evaluation, judged: Sequence[Judged]) -> str:
@@ -209,11 +197,10 @@ def worst_images(evaluation: Evaluation, judged: Sequence[Judged]) -> PictureGri
     """Returns a grid of images as annotated and as found."""
     from igm_cli.benchmarks.suite import PictureGrid
 
-    rows = [
-        (f"{evaluation.name(each)}: {each.hits} of {each.count} found, {len(each.right) - each.hits} wrong",
-         evaluation.pictures(each))
-        for each in judged
-    ]  # fmt: skip
+    rows = []
+    for each in judged:
+        how = f"{each.hits} of {each.count} found, {len(each.right) - each.hits} wrong"
+        rows.append((f"{evaluation.name(each)}: {how}", evaluation.pictures(each)))
     return PictureGrid("worst", "The images with most mistakes", ("annotated", "found"), rows)
 
 
@@ -222,6 +209,8 @@ def figures_of(judged: Sequence[Judged], space: ConceptSpace) -> tuple[dict[str,
 
     For concepts with values, these include the share of those in the right place whose value is right, per factor.
     """
+    import torch
+
     from igm_cli.benchmarks.intervals import proportion, rate
     from igm_cli.core.calibration import expected_calibration_error
     from igm_cli.core.inference.typicality import is_untypical
@@ -237,29 +226,21 @@ def figures_of(judged: Sequence[Judged], space: ConceptSpace) -> tuple[dict[str,
         placed = [int(each.right[:, 0].sum()) for each in judged]
         figures["place right of those found"] = rate(placed, found)
         for place, factor in enumerate(factors, 1):
-            figures[f"{factor} right of those in place"] = rate(
-                [int(each.right[:, place].sum()) for each in judged], placed
-            )
+            so = [int(each.right[:, place].sum()) for each in judged]
+            figures[f"{factor} right of those in place"] = rate(so, placed)
     if space.countable:
         figures["number exact"] = proportion([f == t for f, t in zip(found, true, strict=True)])
     if known := [value for each in judged if (value := each.found.typicality) == value]:
         figures["typical"] = proportion([not is_untypical(value) for value in known])
-    sure = {what: pair for what, pair in certainties(judged).items() if len(pair[0])}
     figures = {name: e for name, e in figures.items() if not math.isnan(e.value)}  # nan of nothing found
-    return figures, {what: expected_calibration_error(*pair) for what, pair in sure.items()}
-
-
-def certainties(judged: Sequence[Judged]) -> dict[str, Any]:
-    """Returns confidences ``[N]`` and which are right ``[N]``, for concepts, and for the values of those in the right place."""
-    import torch
-
-    parts = [(each.found.confidence, each.right[:, 0]) for each in judged]
-    values = [
-        (each.found.values[each.right[:, 0]], each.right[each.right[:, 0], 1:])
-        for each in judged
-        if each.found.values is not None
-    ]
-    return {
-        what: tuple(torch.cat([pair[i].flatten() for pair in pairs] or [torch.zeros(0)]) for i in (0, 1))
-        for what, pairs in (("concepts", parts), ("values", values))
+    values = [(each.found.values, each.right) for each in judged if each.found.values is not None]
+    certain = {
+        "concepts": [(each.found.confidence, each.right[:, 0]) for each in judged],
+        "values": [(sure[right[:, 0]], right[right[:, 0], 1:]) for sure, right in values],
     }
+    errors = {}
+    for what, pairs in certain.items():
+        sure, right = (torch.cat([torch.zeros(0), *(pair[i].flatten() for pair in pairs)]) for i in (0, 1))
+        if len(sure):
+            errors[what] = expected_calibration_error(sure, right)
+    return figures, errors

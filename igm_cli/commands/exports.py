@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import igm_cli
-from igm_cli.commands.results import refuse_inputs, require_writable
-from igm_cli.core.files import fingerprint_of, home_expanded, write_atomically
-from igm_cli.errors import InputError, UsageError, cause
+from igm_cli.commands.results import refuse_inputs, require_writable, telling_unwritable
+from igm_cli.core.files import fingerprint_of, write_atomically
+from igm_cli.errors import InputError, UsageError
 from igm_cli.folders import ADDRESS
 from igm_cli.output import Record, json_line
 
@@ -45,12 +45,7 @@ class Export:
     _records: list[Record] = field(default_factory=list)
 
     def check(self, inputs: Sequence[Path] = ()) -> None:
-        """Refuses a file that cannot be written, is an input, or was not written by igm.
-
-        Raises:
-            UsageError: If something would be overwritten.
-            InputError: If it cannot be written.
-        """
+        """Refuses to overwrite an input or what is not igm's (:class:`UsageError`), or what it may not (:class:`InputError`)."""
         if str(self.path) == "-":
             raise UsageError(
                 f"{self.option} writes a file, and - is none; name one, or use --json for standard output"
@@ -59,10 +54,8 @@ class Export:
             raise InputError(f"{self.path} is a folder; name a file in it for {self.option}")
         refuse_inputs([self.path], inputs, self.option)
         require_writable(self.path)
-        try:
+        with telling_unwritable(self.path):
             old = self.path.read_bytes() if self.path.exists() else b""
-        except OSError as error:
-            raise InputError(f"cannot write {self.path} ({cause(error)}); choose another file") from error
         if old and not self.is_own(old.decode("utf-8", "replace")):
             raise UsageError(
                 f"{self.option} would overwrite {self.path}, which igm did not write as it is; choose another path"
@@ -80,11 +73,7 @@ class Export:
 
 
 def image_exports(session: ImageSession, csv_file: Path | None, coco_file: Path | None) -> list[Export]:
-    """Returns the exports for ``--csv`` and ``--coco``.
-
-    Raises:
-        UsageError: If COCO JSON is requested and items have no place in pixels.
-    """
+    """Returns the exports for ``--csv`` and ``--coco``; the latter needs items with a place, or a :class:`UsageError` is raised."""
     exports, example = [], session.example()
     if csv_file:
         exports.append(table(csv_file, (*session.key, "time"), example))
@@ -93,13 +82,13 @@ def image_exports(session: ImageSession, csv_file: Path | None, coco_file: Path 
             raise UsageError(
                 f"--coco needs items with x_px and y_px, and those of the concepts {session.parser.name} have none; use --csv"
             )
-        exports.append(Export("--coco", home_expanded(coco_file), coco_text, is_own_coco))
+        exports.append(Export("--coco", coco_file, coco_text, is_own_coco))
     return exports
 
 
 def table(path: Path, key: Sequence[str], example: Mapping[str, Any] | None = None) -> Export:
     """Returns the export for ``--csv``; the arguments are those of :func:`items_csv`."""
-    return Export("--csv", home_expanded(path), lambda records: items_csv(records, key, example), is_own_table)
+    return Export("--csv", path, lambda records: items_csv(records, key, example), is_own_table)
 
 
 def items_csv(records: Sequence[Record], key: Sequence[str], example: Mapping[str, Any] | None = None) -> str:

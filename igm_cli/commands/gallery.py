@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from igm_cli.commands.drawings import picture_targets, refuse_others_pictures, save_picture, sheet
-from igm_cli.commands.processes import gather, meet
 from igm_cli.commands.results import ResultFile, open_results, refuse_inputs, require_writable
+from igm_cli.commands.runner import gather, meet
 from igm_cli.commands.show import brief, touching
 from igm_cli.core.files import foreign_name
 from igm_cli.errors import UsageError, counted
@@ -77,11 +77,8 @@ class Gallery:
         rank, world = process_rank()
         if world > 1:
             meet(on_cpu=self.session.device.type == "cpu")
-        session, inputs = self.session, self.inputs
-        keep = open_results(
-            self._results, SCHEMA, session.run, session.key, inputs, differences=self._differences
-        )
-        with keep as store:
+        session, how = self.session, {"differences": self._differences}
+        with open_results(self._results, SCHEMA, session.run, session.key, self.inputs, **how) as store:
             assert store is not None
             todo = list(self._batches(store))
             with self.sink.progress() as progress:
@@ -140,12 +137,6 @@ class Gallery:
         digest = hashlib.sha256(wish.expression.encode()).hexdigest()[:12]
         return self.folder / f"{words}-{digest}-{number:04}.png"
 
-    @property
-    def _columns(self) -> int:
-        """Columns of the sheet: those of a row per expression if there are several of each, and not too many."""
-        in_rows = len(self.wishes) > 1 and 1 < self.number <= MOST_IN_A_ROW
-        return self.number if in_rows else MOST_COLUMNS
-
     def _about(self, wish: Wish, number: int) -> str:
         return f"{wish.expression} {number}"
 
@@ -156,19 +147,16 @@ class Gallery:
         if about := touching(self.session.models, records):
             self.sink.warn(about)
         if self.grid:
-            save_picture(sheet([open_image(path) for path in self.pictures], self._columns), self.grid)
+            in_rows = len(self.wishes) > 1 and 1 < self.number <= MOST_IN_A_ROW
+            columns = self.number if in_rows else MOST_COLUMNS
+            save_picture(sheet([open_image(path) for path in self.pictures], columns), self.grid)
         if len(records) <= LISTED:
-            checked = ["found again"] if self.session.settings.check else []
-            rows = [
-                [
-                    Path(record["image"]).name,
-                    record["clause"],
-                    brief(record["items"]),
-                    *([brief(record["check"]["items"])] if checked else []),
-                ]
-                for record in records
-            ]
-            self.sink.table("", ["image", "expression", "asked for", *checked], rows)
+            names, rows = ["image", "expression", "asked for"], []
+            for record in records:
+                rows.append([Path(record["image"]).name, record["clause"], brief(record["items"])])
+                if self.session.settings.check:
+                    rows[-1].append(brief(record["check"]["items"]))
+            self.sink.table("", names + ["found again"] * self.session.settings.check, rows)
         where = f" and on {self.grid}" if self.grid else ""
         self.sink.say(f"{counted(len(records), 'image')} in {self.folder}{where}")
 

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from igm_cli.commands import options as o
-from igm_cli.commands import zero_shot_options as z
-from igm_cli.core.files import home_expanded
 from igm_cli.errors import IgmError, InputError, PluginError, UnknownConceptError, UsageError
 from igm_cli.output import Output, Record
 
@@ -22,34 +20,22 @@ if TYPE_CHECKING:
 
 EXAMPLES = "'pos(0.3,0.5) AND pos(0.7,0.5)', '3-5 pos', 'cat AND NOT dog'"
 
-Expressions = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="EXPRESSION...", help=f"Concepts joined by AND, OR, NOT: {EXAMPLES}.", show_default=False
-    ),
-]
-Models = Annotated[
-    list[str] | None,
-    o.model(
-        "A bundled name, a checkpoint or pipeline folder, or hf:owner/name of the hub; several that were trained apart are "
-        "composed as one.  Default: clevr-pos.",
-        "MODEL",
-    ),
-]
-Folder = Annotated[
-    Path,
-    o.output(
-        "Folder for the pictures and results.jsonl; the same command continues there.",
-        "FOLDER",
-        "--output",
-        "-o",
-    ),
-]
-
 
 def generate(
-    expressions: Expressions = None,
-    model: Models = None,
+    expressions: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="EXPRESSION...", help=f"Concepts joined by AND, OR, NOT: {EXAMPLES}.", show_default=False
+        ),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        o.model(
+            "A bundled name, a checkpoint or pipeline folder, or hf:owner/name of the hub; several that were trained apart are "
+            "composed as one.  Default: clevr-pos.",
+            "MODEL",
+        ),
+    ] = None,
     number: Annotated[
         int, o.ask("Images per expression.", "N", "--number", "-n", min=1, max=o.MOST_IMAGES)
     ] = 1,
@@ -87,17 +73,25 @@ def generate(
         Path | None,
         o.output("All pictures on one sheet, a row per expression if there are several of each.", "FILE"),
     ] = None,
-    template: z.Template = None,
-    variant: z.Variant = None,
-    dtype: z.Dtype = "auto",
-    quantize: z.Quantize = "no",
-    network: z.Network = None,
-    offload: z.Offload = False,
-    size: z.Size = None,
+    template: o.Template = None,
+    variant: o.Variant = None,
+    dtype: o.Dtype = "auto",
+    quantize: o.Quantize = "no",
+    network: o.Network = None,
+    offload: o.Offload = False,
+    size: o.Size = None,
     batch_size: o.BatchSize = "auto",
     device: o.Device = "auto",
     as_json: o.Json = False,
-    output: Folder = Path("generated"),
+    output: Annotated[
+        Path,
+        o.output(
+            "Folder for the pictures and results.jsonl; the same command continues there.",
+            "FOLDER",
+            "--output",
+            "-o",
+        ),
+    ] = Path("generated"),
 ) -> None:
     """Draw images of concepts joined by AND, OR and NOT, such as objects at places.
 
@@ -134,8 +128,7 @@ def generate(
         idle = [f"no expression names a concept for {each.name}, which draws nothing"]
         for remark in each.about_drawing() if place in named else idle:
             sink.warn(remark)
-    read = [home_expanded(path) for path in like or ()]
-    Gallery(session, wishes, number, home_expanded(output), o.expanded(grid), sink, read).run()
+    Gallery(session, wishes, number, output, grid, sink, like or ()).run()
 
 
 def _read(session: Generation, texts: Sequence[str]) -> list[Wish]:
@@ -156,9 +149,7 @@ def _lines(path: Path) -> list[Record]:
     from igm_cli.imaging import read_bytes
 
     try:
-        lines = [
-            json.loads(x) for x in read_bytes(home_expanded(path)).decode("utf-8").splitlines() if x.strip()
-        ]
+        lines = [json.loads(x) for x in read_bytes(path).decode("utf-8").splitlines() if x.strip()]
         for line in lines:
             _ = line["image"], line["size"][1], line["items"]
     except (ValueError, KeyError, TypeError, IndexError) as error:
@@ -178,9 +169,6 @@ def _alike(
     from igm_cli.imaging import PICTURES, Frame
     from igm_cli.session import ImageSession
 
-    def note(text: str) -> None:
-        sink.warn(text.partition("; --fit")[0])  # igm generate has no such option
-
     found = list(records)
     for path in like:
         if path.suffix == ".jsonl":
@@ -189,7 +177,8 @@ def _alike(
             raise UsageError(f"--like takes an image or a .jsonl file of results, not {path}")
         if first.decode:
             raise UsageError("--like with a text-to-image model takes a results file of igm zero-shot --output")
-        looking = ImageSession(first, k=None, fit="crop", batch_size=None, given={}, note=note)
+        # igm generate has no --fit, of which the note speaks
+        looking = ImageSession(first, note=lambda text: sink.warn(text.partition("; --fit")[0]))
         found.append(looking.invert([looking.input(path)])[0].to_dict())
         if doubt := warning(found[-1]):
             sink.warn(doubt)

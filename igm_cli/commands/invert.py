@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from igm_cli.commands import options as o
 from igm_cli.output import Output
-
-Method = Annotated[
-    Literal["evidence", "sgd", "relax", "enumerate", "eliminate"] | None,
-    o.search(
-        "evidence; the paper's sgd (positions), relax and enumerate (attributes); eliminate: "
-        "configurations in stages.  Default: the model's, or evidence.",
-        "NAME",
-    ),
-]
 
 
 def invert(
@@ -26,7 +18,14 @@ def invert(
     penalty: o.Penalty = None,
     draws: o.Draws = None,
     seed: o.Seed = None,
-    method: Method = None,
+    method: Annotated[
+        Literal["evidence", "sgd", "relax", "enumerate", "eliminate"] | None,
+        o.search(
+            "evidence; the paper's sgd (positions), relax and enumerate (attributes); eliminate: "
+            "configurations in stages.  Default: the model's, or evidence.",
+            "NAME",
+        ),
+    ] = None,
     restarts: Annotated[int | None, o.search("Restarts of sgd.", "N", min=1)] = None,
     steps: Annotated[int | None, o.search("Steps of sgd or relax.", "N", min=1)] = None,
     fit: o.Fit = "crop",
@@ -36,12 +35,18 @@ def invert(
     batch_size: o.BatchSize = "auto",
     device: o.Device = "auto",
     as_json: o.Json = False,
-    overlay: o.Overlay = None,
-    labels: o.OverlayLabels = False,
+    overlay: Annotated[
+        Path | None, o.output("Draw the result: a file for one image, a folder for several.", "PATH")
+    ] = None,
+    labels: Annotated[
+        bool, o.output("Label the objects of --overlay, where there is room.", None, "--labels")
+    ] = False,
     map_: o.Map = None,
     shared: o.Shared = False,
     csv: o.Csv = None,
-    coco: o.Coco = None,
+    coco: Annotated[
+        Path | None, o.output("Write the objects to a COCO JSON file, a keypoint each.", "FILE")
+    ] = None,
     output: o.Results = None,
 ) -> None:
     """Find the concepts in images, such as where the objects are.
@@ -57,7 +62,7 @@ def invert(
     if overlay is None:
         o.refuse("the picture of --overlay; add that or leave it out", labels=labels or None)
 
-    from igm_cli.commands.understand import understand_images, understand_shared
+    from igm_cli.commands.runner import understand_images
     from igm_cli.model import open_checkpoint
     from igm_cli.session import ImageSession
 
@@ -73,7 +78,4 @@ def invert(
         from igm_cli.commands.exports import image_exports
 
         files["exports"] = image_exports(session, csv, coco)
-    if shared:
-        understand_shared(session, paths, sink, output, **files)
-        return
     understand_images(session, paths, "igm.invert/1", sink, output, maps=map_, **files)

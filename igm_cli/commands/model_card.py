@@ -53,10 +53,10 @@ def card(folder: Path, name: str, licence: str | None = None) -> str:
         license=licence_id(licence, info),
         tags=["igm", "diffusion", "compositional-generative-model", "scene-understanding", f"igm-{concepts}"],
     )
-    short = name.removeprefix(HUB)
+    told = [[str(TOLD.get(key, key)), _value(value)] for key, value in info.items() if key not in _ELSEWHERE]
     parts = [
         f"---\n{head.to_yaml().strip()}\n---",
-        f"# {short.rpartition('/')[2]}",
+        f"# {name.removeprefix(HUB).rpartition('/')[2]}",
         f"A compositional diffusion model for `igm`, which understands an image by inverting it.  It finds {_summary(concepts)}.",
         "## How to use it",
         _usage(folder, name, known),
@@ -65,7 +65,7 @@ def card(folder: Path, name: str, licence: str | None = None) -> str:
         "## Figures and calibration",
         *_calibration(info, inference),
         "## Data and training",
-        _table(info) or "igm.json does not say what it was trained on.",
+        markdown_table(["", ""], told) if told else "igm.json does not say what it was trained on.",
         "## Licence",
         _sentence(info.get("licence"), licence),
         "## Limits",
@@ -98,21 +98,18 @@ def _summary(concepts: str) -> str:
 
 
 def _usage(folder: Path, name: str, known: Mapping[str, Any]) -> str:
+    pipeline = is_pipeline(folder)
     if companions := known.get("info", {}).get("with"):
-        with_all = " ".join(f"--model {each}" for each in [*companions, name])
-        commands = [f'igm generate "…" {with_all}']
-        python = f'import igm_cli as igm\n\nimages = igm.generate("…", model={[*companions, name]!r})'
+        every = [*companions, name]
+        commands = ['igm generate "…" ' + " ".join(f"--model {each}" for each in every)]
+        python = f'images = igm.generate("…", model={every!r})'
     else:
-        pipeline = is_pipeline(folder)
         commands = [f"igm {'zero-shot' if pipeline else 'invert'} image.png --model {name}"]
         if not pipeline and known["space"].get("kind") != "categorical":
             commands += [f"igm estimate-k image.png --model {name}"]
-        python = (
-            f'import igm_cli as igm\n\nresult = igm.load("{name}").invert("image.png")\nprint(result.items)'
-        )
-    extra = "'igm-cli[text]'" if is_pipeline(folder) else "igm-cli"
-    lines = "\n".join([f"pip install {extra}", *commands])
-    return f"```sh\n{lines}\n```\n\n```python\n{python}\n```"
+        python = f'result = igm.load("{name}").invert("image.png")\nprint(result.items)'
+    lines = "\n".join(["pip install " + ("'igm-cli[text]'" if pipeline else "igm-cli"), *commands])
+    return f"```sh\n{lines}\n```\n\n```python\nimport igm_cli as igm\n\n{python}\n```"
 
 
 def _space(space: Mapping[str, Any]) -> Iterator[list[str]]:
@@ -144,17 +141,10 @@ def _calibration(info: Mapping[str, Any], inference: Mapping[str, Any]) -> Itera
         )
         return
     rows = [[name.replace("_", " "), _value(value)] for name, value in fitted.items()]
-    if "penalty" in inference:
-        rows.append(["what one more concept must explain (penalty)", _value(inference["penalty"])])
-    if "temperature" in inference:
-        rows.append(["temperature", _value(inference["temperature"])])
+    said = {"penalty": "what one more concept must explain (penalty)", "temperature": "temperature"}
+    rows += [[text, _value(inference[name])] for name, text in said.items() if name in inference]
     yield "Fitted to annotated images:"
     yield markdown_table(["", ""], rows)
-
-
-def _table(info: Mapping[str, Any]) -> str:
-    rows = [[TOLD.get(key, key), _value(value)] for key, value in info.items() if key not in _ELSEWHERE]
-    return markdown_table(["", ""], rows) if rows else ""
 
 
 def _value(value: Any) -> str:

@@ -36,10 +36,11 @@ def models(
     entries = [entry(name, source, path) for source, paths in found.items() for name, path in paths.items()]
     for each in entries:
         sink.result(each)
-    rows = [
-        [e["name"], e["source"], e["concepts"] or "damaged", f"{e['size_mb']:.1f} MB", _state(e)]
-        for e in entries
-    ]
+    rows = []
+    for each in entries:
+        state = "calibrated" if each["calibrated"] else "" if each["problem"] else "not calibrated"
+        size = f"{each['size_mb']:.1f} MB"
+        rows.append([each["name"], each["source"], each["concepts"] or "damaged", size, state])
     sink.table("", ["model", "from", "concepts", "size", "confidence"], rows)
     for each in entries:
         if each["problem"]:
@@ -72,7 +73,3 @@ def entry(name: str, source: str, folder: Path) -> dict[str, Any]:
         "path": str(folder),
         "problem": problem,
     }
-
-
-def _state(record: dict[str, Any]) -> str:
-    return "calibrated" if record["calibrated"] else "" if record["problem"] else "not calibrated"

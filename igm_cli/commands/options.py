@@ -14,11 +14,19 @@ from igm_cli.errors import InputError, UsageError
 ABOUT_SINGLE = "single images; leave it out or leave out --shared"
 
 
+def expanded(value: Any) -> Any:
+    """Returns an option's value, a path or paths with ``~`` resolved."""
+    if isinstance(value, list):
+        return [expanded(each) for each in value]
+    return home_expanded(value) if isinstance(value, Path) else value
+
+
 def _panel(title: str) -> Callable[..., Any]:
-    """Returns a function that declares options under a heading of ``--help``."""
+    """Returns a function that declares options under a heading of ``--help``; in paths ``~`` is resolved."""
 
     def option(help: str, metavar: str | None = None, *names: str, **more: Any) -> Any:
-        return typer.Option(*names, rich_help_panel=title, metavar=metavar, help=help, **more)
+        more |= {"rich_help_panel": title, "metavar": metavar, "callback": expanded}
+        return typer.Option(*names, help=help, **more)
 
     return option
 
@@ -81,7 +89,6 @@ Range = Annotated[
     ),
 ]
 KMax = Annotated[int | None, ask("Most concepts considered when K is estimated.", "N", min=1)]
-KMin = Annotated[int | None, ask("Fewest concepts considered when K is estimated.", "N", min=0)]
 Draws = Annotated[int | None, search("Noise draws to start with.", "N", min=1)]
 Penalty = Annotated[
     float | None,
@@ -92,18 +99,10 @@ Penalty = Annotated[
     ),
 ]
 BatchSize = Annotated[str, model("Images processed together; results do not depend on it.", "N|auto")]
-Overlay = Annotated[Path | None, output("Draw the result: a file for one image, a folder for several.", "PATH")]
-OverlayLabels = Annotated[
-    bool, output("Label the objects of --overlay, where there is room.", None, "--labels")
-]
 Csv = Annotated[
     Path | None,
-    output(
-        "Write a table with a row for each item found, for spreadsheets, napari or ImageJ.",
-        "FILE",
-    ),
+    output("Write a table with a row for each item found, for spreadsheets, napari or ImageJ.", "FILE"),
 ]
-Coco = Annotated[Path | None, output("Write the objects to a COCO JSON file, a keypoint each.", "FILE")]
 Shared = Annotated[
     bool, ask("Find what all images have in common; --k is the number of common concepts.", None, "--shared")
 ]
@@ -120,6 +119,31 @@ Results = Annotated[
     Path | None,
     output("Write results as JSON lines; the same command continues there.", "FILE", "--output", "-o"),
 ]
+Template = Annotated[
+    list[str] | None, ask("Prompt, such as 'a photo of a {label}'; several are averaged.", "TEXT")
+]
+Variant = Annotated[str | None, model("Variant of the weights, such as fp16.", "NAME")]
+Dtype = Annotated[
+    Literal["auto", "float32", "float16", "bfloat16"],
+    model("Precision of the network: auto (by device), float32, float16 or bfloat16.", "TYPE"),
+]
+Quantize = Annotated[
+    Literal["no", "int8", "nf4"],
+    model(
+        "Keep the network's weights in 8 bits (int8), or on a GPU in 4 (nf4): less memory, but close "
+        "decisions may differ.",
+        "KIND",
+    ),
+]
+Network = Annotated[
+    str | None,
+    model(
+        "File of the denoising network's weights (.gguf or .safetensors), instead of those in the folder.",
+        "FILE",
+    ),
+]
+Offload = Annotated[bool, model("Keep only the part that is computing on the GPU.", None, "--offload")]
+Size = Annotated[int | None, model("Side of images in pixels.  Default: the model's.", "N", min=8, max=8192)]
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:
@@ -171,11 +195,6 @@ def refuse(why: str, **given: Any) -> None:
     for name, value in given.items():
         if value is not None:
             raise UsageError(f"--{name.replace('_', '-')} is about {why}")
-
-
-def expanded(path: Path | None) -> Path | None:
-    """Returns a path with ``~`` resolved."""
-    return home_expanded(path) if path else None
 
 
 def read_text(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import json
 import os
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.core.files import exclusive, home_expanded, write_atomically
+from igm_cli.core.files import exclusive, write_atomically
 from igm_cli.errors import InputError, OutputError, UsageError, cause
 from igm_cli.folders import RESULT
 from igm_cli.inputs import what_about
@@ -50,11 +51,9 @@ class ResultFile:
         for part in [path, *_shares(path)]:
             self._take(self._read(part, repair=part == self._own))
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-        try:
+        with telling_unwritable(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self._own, flags, 0o666)
-        except OSError as error:
-            raise InputError(f"cannot write {path} ({cause(error)}); choose another file") from error
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Appends a line in one write; it replaces an older one with the same key.
@@ -152,7 +151,6 @@ def open_results(
     if path is None:
         yield None
         return
-    path = home_expanded(path)
     if path.suffix.lower() in (".csv", ".tsv"):
         raise UsageError(f"--output writes JSON lines, and {path} is named as a table; name a .jsonl file")
     refuse_inputs([path], inputs, "--output")
@@ -188,14 +186,21 @@ def refuse_inputs(targets: Iterable[Path], inputs: Iterable[Path], option: str) 
             raise UsageError(f"{option} {target} is not a file but a device or a pipe; choose another path")
 
 
-def require_writable(path: Path) -> None:
-    """Makes the folder of a file to be written; raises an :class:`InputError` if it cannot be written to."""
+@contextmanager
+def telling_unwritable(path: Path) -> Iterator[None]:
+    """Turns an error of the system within the block into an :class:`InputError`: the file cannot be written."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
     except OSError as error:
         raise InputError(f"cannot write {path} ({cause(error)}); choose another file") from error
-    if not os.access(path.parent, os.W_OK):
-        raise InputError(f"cannot write {path} (permission denied); choose another file")
+
+
+def require_writable(path: Path) -> None:
+    """Makes the folder of a file to be written; raises an :class:`InputError` if it cannot be written to."""
+    with telling_unwritable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, "permission denied")
 
 
 def paths_of(sources: Iterable[Source]) -> list[Path]:

@@ -1,21 +1,22 @@
-"""Processes many inputs, in sequence or shared among processes; a bad one does not stop the others."""
+"""Runs a command on its inputs, in sequence or shared among processes: a bad one does not stop the others."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from igm_cli.commands.show import warning
-from igm_cli.errors import InputError, OutputError, UsageError, counted, out_of_memory
+from igm_cli.commands.show import DETAILED, ImageReport, VectorReport, draw_curve, show_shared, unlike, warning
+from igm_cli.errors import InputError, OutputError, UsageError, counted, need, out_of_memory
 from igm_cli.folders import STDIN, Source, expand_inputs
-from igm_cli.inputs import fields_of, what_about
+from igm_cli.inputs import fields_of, shared_hash, what_about
 from igm_cli.output import Output, ProgressReport, Record, process_rank
 
 if TYPE_CHECKING:
@@ -36,38 +37,6 @@ def find_inputs(session: ImageSession | VectorSession, paths: Sequence[str], sin
     return files
 
 
-def tell_where(
-    sink: Output,
-    drawings: Sequence[Drawing],
-    exports: Sequence[Export],
-    output: Path | None,
-    store: ResultFile | None,
-    shown: int = 1,
-) -> None:
-    """Reports where pictures, tables and results are; ``shown`` is the number of results of this call."""
-    for drawing in drawings:
-        if drawing.targets:
-            sink.say(f"drawn: {drawing.where}")
-    for export in exports:
-        sink.say(f"written: {export.path}")
-    if output and store:
-        others = len(store.done) - shown
-        of_others = f", {others} of inputs that this call did not name" if others > 0 else ""
-        sink.say(f"kept: {output}, {counted(len(store.done), 'result')}{of_others}")
-
-
-class Report(Protocol):
-    """The readable report of records."""
-
-    def add(self, record: Record) -> None:
-        """Shows a record now, or keeps it."""
-        ...
-
-    def end(self) -> None:
-        """Shows the records that were kept."""
-        ...
-
-
 @dataclass
 class Runner:
     """Processes the files of one call and delivers the results."""
@@ -75,7 +44,7 @@ class Runner:
     session: ImageSession | VectorSession  # reads files and turns inputs into results
     paths: Sequence[str]  # files, folders, patterns and addresses as given
     schema: str  # schema of the records
-    report: Report | None  # the readable report; None with ``--json``
+    report: ImageReport | VectorReport | None  # the readable report; None with ``--json``
     sink: Output  # takes results, progress and messages
     output: Path | None  # where results are saved
     count: bool = False  # whether to find only the number of concepts
@@ -92,21 +61,10 @@ class Runner:
 
     def run(self) -> None:
         """Processes the files; bad ones among several are reported and lead to exit code 3."""
-        kept: Any = nullcontext()
-        if self.drawings or self.exports or self.output:
-            from igm_cli.commands.drawings import aim_apart
-            from igm_cli.commands.results import open_results, paths_of
-
-            for drawing in self.drawings:
-                drawing.aim(self.files)
-            session, inputs = self.session, [*paths_of(self.files), *self.sources]
-            aim_apart(self.drawings, self.exports, self.output, inputs)
-            kept = open_results(self.output, self.schema, session.run, session.key, inputs)
+        kept = self._opened(self.schema, self.session.key)
         if len(self.files) == 1:
-            self._begun = self._inputs(self.files[0])
-            self._begun = chain(
-                [next(self._begun)], self._begun
-            )  # reports a mistake before the model is loaded
+            begun = self._inputs(self.files[0])
+            self._begun = chain([next(begun)], begun)  # reports a mistake before the model is loaded
         with kept as self._store:
             done = self._store.done if self._store else {}
             self.announce(sum(self.session.expected(f) for f in self.files if self._named(f) not in done))
@@ -120,13 +78,77 @@ class Runner:
                 export.write()
         if self.report:
             self.report.end()
-            tell_where(self.sink, self.drawings, self.exports, self.output, self._store, self._shown)
+            self._say_where()
         if self._failed:
-            done = "; the others are done" * (len(self._failed) < len(self.files))
-            self.sink.note(
-                f"igm: {len(self._failed)} of {len(self.files)} {self._noun} could not be used{done}"
-            )
+            others = "; the others are done" * (len(self._failed) < len(self.files))
+            failed = f"{len(self._failed)} of {len(self.files)} {self._noun}"
+            self.sink.note(f"igm: {failed} could not be used{others}")
             raise typer.Exit(3)
+
+    def run_shared(self) -> None:
+        """Finds what all images have in common, one record; only the main one of several processes does it."""
+        from igm_cli.core.inference.typicality import is_untypical
+
+        if process_rank()[0]:
+            return
+        session: Any = self.session
+        images = [image for source in self.files for image in session.read(source)]
+        if len(images) < 2:
+            name = self.files[0].name
+            raise UsageError(f"--shared needs two images or more, and {name} is one; leave out --shared")
+        kept = self._opened("igm.invert-shared/1", ("sha256",))
+        _ = [image.data for image in images]  # reports a mistake before the model is loaded
+        about = shared_hash(images)
+        with kept as self._store:
+            record = self._store.done.get(about) if self._store else None
+            if record is None:
+                self.announce(len(images))
+                with self.sink.progress() as progress:
+                    record = session.invert_shared(images, progress).to_dict()
+                if self._store:
+                    self._store.add(record)
+        for shown, image in zip(record["images"], images, strict=True):
+            for drawing in self.drawings:
+                drawing.make(shown, image)
+            for export in self.exports:
+                export.add(shown)
+        for export in self.exports:
+            export.write()
+        self.sink.result(record)
+        for image in record["images"]:
+            name, what = Path(image["image"]).name, "what it has in common with others"
+            if is_untypical(image.get("typicality")):
+                self.sink.warn(unlike(name, record["model"], image, what))
+        if self.report:
+            self._shown = 1
+            show_shared(self.sink, record)
+            self._say_where()
+        if not record["items"]:
+            self.sink.warn(
+                "as far as can be told no concept is in all of the images; --k 1 asks for the likeliest one"
+            )
+
+    def _opened(self, schema: str, key: Sequence[str]) -> AbstractContextManager[ResultFile | None]:
+        """Decides where everything goes, and opens the file of results; refuses what would overwrite other files."""
+        if not (self.drawings or self.exports or self.output):
+            return nullcontext()
+        from igm_cli.commands.drawings import aim
+        from igm_cli.commands.results import open_results
+
+        read = aim(self.drawings, self.exports, self.output, self.files, self.sources)
+        return open_results(self.output, schema, self.session.run, key, read)
+
+    def _say_where(self) -> None:
+        """Reports where pictures, tables and results are."""
+        for drawing in self.drawings:
+            if drawing.targets:
+                self.sink.say(f"drawn: {drawing.where}")
+        for export in self.exports:
+            self.sink.say(f"written: {export.path}")
+        if self.output and self._store:
+            others = len(self._store.done) - self._shown
+            of_others = f", {others} of inputs that this call did not name" if others > 0 else ""
+            self.sink.say(f"kept: {self.output}, {counted(len(self._store.done), 'result')}{of_others}")
 
     @cached_property
     def files(self) -> list[Source]:
@@ -145,8 +167,6 @@ class Runner:
             if self._store:  # several processes may have started the run
                 self._store.merge([about for each in records.values() for about in each])
             return
-        from igm_cli.commands.processes import gather, meet
-
         meet(on_cpu=self.session.device.type == "cpu")
         gathered = gather((self._work_through(self.files[rank::world], show=False), self._failed))
         records = {name: each for part, _ in gathered for name, each in part.items()}
@@ -305,3 +325,69 @@ class Runner:
             self.sink.note(f"igm: {text}")
         if self.report:
             self.report.add(record)
+
+
+def understand_images(
+    session: ImageSession,
+    paths: Sequence[str],
+    schema: str,
+    sink: Output,
+    output: Path | None,
+    *,
+    count: bool = False,
+    pictures: Path | None,
+    labels: bool = False,
+    maps: Path | None = None,
+    **options: Any,
+) -> None:
+    """Inverts every image, counts its concepts or finds what all share, and shows, draws and saves the results.
+
+    ``pictures`` and energy ``maps`` go into a file or folder; with ``count``, pictures show the error over K.  ``labels``
+    writes beside each object what it is.  All other arguments are fields of :class:`Runner`.
+    """
+    if count and pictures:
+        need("plots")
+    report = None if sink.as_json else ImageReport(sink, session.parser.space)
+    drawings = []
+    if pictures or maps:
+        from igm_cli.commands.drawings import Drawing
+    if pictures and count:
+        drawings.append(Drawing("--plot", pictures, lambda record, _: draw_curve(record)))
+    elif pictures:
+        draw = session.parser.draw_labels if labels else session.parser.draw  # type: ignore[attr-defined]
+        drawings.append(
+            Drawing("--overlay", pictures, lambda record, image: draw(image.data, record["items"]), anew=labels)
+        )
+    if maps:
+        from igm_cli.energy_map import energy_map, map_axes
+
+        map_axes(session.parser.space, (2, 2))  # refuses a space without a map
+        drawings.append(Drawing("--map", maps, lambda _, image: energy_map(session, image), True))
+    runner = Runner(session, paths, schema, report, sink, output, count=count, drawings=drawings, **options)
+    if report:
+        report.detailed = len(runner.files) <= DETAILED and not any(f.is_video for f in runner.files)
+    if session.shared:
+        runner.run_shared()
+    else:
+        runner.run()
+
+
+def meet(*, on_cpu: bool) -> None:
+    """Joins the processes before the work, with a timeout long enough for slow ones."""
+    need("train", "accelerate")
+    from accelerate import PartialState
+
+    PartialState(cpu=on_cpu, timeout=timedelta(days=7))
+
+
+def gather(value: Any) -> list[Any]:
+    """Returns the values of all processes, on every process."""
+    import torch.distributed as dist
+    from accelerate import PartialState
+
+    state = PartialState()
+    values: list[Any] = [None] * state.num_processes
+    dist.all_gather_object(values, value)
+    state.wait_for_everyone()
+    state.destroy_process_group()
+    return values

@@ -1,4 +1,4 @@
-"""Readable output about images: tables, curves, and warnings, such as that an answer is a guess or that objects touch.
+"""Readable output: tables, curves, and warnings, such as that an answer is a guess or that objects touch.
 
 Programs read the records themselves.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from igm_cli.core.concepts import ConceptSpace
     from igm_cli.open_model import OpenModel
+    from igm_cli.vectors import VectorSession
 
 LONG, NEAR = 24, 8
 """Length from which only a part of a curve is shown, and how far that part reaches from the chosen K."""
@@ -28,6 +30,7 @@ MOST_ROWS, MOST_SEEN = 1000, 20
 
 NO_CURVE = "it was inverted in tiles, which have no common curve"
 
+MOST_VECTORS = 100  # in the table of a file's vectors
 DETAILED = 4  # up to this many images, or vectors of a file, each gets a table
 SHOWN = 6  # up to this many images with something in common, each has a column of confidences
 LISTED = 10  # up to this many candidates, all are listed
@@ -75,6 +78,73 @@ class ImageReport:
         """Shows the table of many images."""
         if self.rows:
             self.sink.table("", list(self.rows[0]), [list(row.values()) for row in self.rows])
+
+
+class VectorReport:
+    """The readable report: a table per vector, or one table for a file's vectors, and the number of doubtful vectors."""
+
+    def __init__(self, sink: Output, session: VectorSession) -> None:
+        self.sink, self.doubt, self.counts = sink, session.doubt, session.products is None
+        self.records: list[Record] = []  # the first ones of a file
+        self.doubts: Counter[str] = Counter()
+        self.vectors = 0
+
+    def add(self, record: Record) -> None:
+        """Adds a vector."""
+        if self.records and record["input"] != self.records[0]["input"]:
+            self.end()
+        self.vectors += 1
+        self.doubts[self.doubt(record)[0]] += 1
+        if len(self.records) < MOST_VECTORS:
+            self.records.append(record)
+
+    def end(self) -> None:
+        """Shows the vectors of a file."""
+        source = self.records[0]["input"] if self.records else ""
+        if self.vectors > DETAILED:
+            self._show_many(source)
+        else:
+            for record in self.records:
+                about = source + (f", vector {record['vector']}" if self.vectors > 1 else "")
+                self.sink.table(*self._table(about, record))
+                if sentence := self.doubt(record)[1]:
+                    self.sink.note(f"igm: {about}: {sentence}")
+        self.records, self.doubts, self.vectors = [], Counter(), 0
+
+    def _show_many(self, source: str) -> None:
+        """Shows one table of a file's vectors."""
+        from igm_cli.vectors import MEANING
+
+        found = ["K", "unexplained"] if self.counts else ["indices", "similarity", "confidence", ""]
+        rows = [self._row(record, self.doubt(record)[0]) for record in self.records]
+        self.sink.table(f"{source}: {self.vectors} vectors", ["vector", *found], rows)
+        if more := self.vectors - len(rows):
+            self.sink.say(f"... and {more} more; --json and --output have all of them")
+        for kind, count in self.doubts.items():
+            if kind:
+                meaning = MEANING.get(kind, kind)
+                self.sink.note(f"igm: {count} of {self.vectors} vectors of {source}: {meaning}")
+
+    def _table(self, about: str, record: Record) -> tuple[str, list[str], list[list[str]]]:
+        if self.counts:
+            title, curve = f"{about}: K = {record['k']}, {record['seconds']:.2f} s", record["k_curve"]
+            chosen = ["◯" if p["k"] == record["k"] else "" for p in curve]
+            rows = [[str(p["k"]), f"{p['unexplained']:.6f}", x] for p, x in zip(curve, chosen, strict=True)]
+            return title, ["K", "unexplained", ""], rows
+        how = f"similarity {record['similarity']:.3f} by {record['method']}, {record['seconds']:.2f} s"
+        names = list(dict.fromkeys(name for item in record["items"] for name in item))
+        rows = [[cell(name, item.get(name, "")) for name in names] for item in record["items"]]
+        return f"{about}: {how}", names, rows
+
+    def _row(self, record: Record, kind: str) -> list[str]:
+        if self.counts:
+            return [str(record["vector"]), str(record["k"]), f"{record['k_curve'][-1]['unexplained']:.6f}"]
+        products: dict[int, list[str]] = {}
+        for item in record["items"]:
+            products.setdefault(item.get("product", 0), []).append(str(item["index"]))
+        indices = " + ".join(", ".join(row) for row in products.values())
+        least = min((item["confidence"] for item in record["items"]), default=0.0)
+        return [str(record["vector"]), indices, f"{record['similarity']:.3f}", f"{least:.3f}", kind]
 
 
 def image_table(record: Record, plural: str) -> tuple[list[str], list[list[str]]]:
@@ -207,27 +277,26 @@ def warning(record: Record, way_out: str = "raise --k-max") -> str:
     from igm_cli.core.inference.typicality import is_untypical
 
     if is_untypical(record.get("typicality")):
-        given = f", or does not hold {counted(record['k'], 'concept')}" * _was_chosen(record)
-        return (
-            f"{called(record)} is unlike what {record['model']} was trained on{given} "
-            f"(typicality {record['typicality']:.2f}); the answer is little more than a guess"
-        )
+        chosen = record["k_source"] == "given" and bool(record["k_curve"]) and record["k_curve"][0]["k"] == 0
+        given = f", or does not hold {counted(record['k'], 'concept')}" * chosen  # the user said how many
+        return unlike(called(record), record["model"], record, "the answer", given)
     if record.get("k_at_maximum"):
         return f"{called(record)} holds {counted(record['k'], 'concept')} or more, as many as were looked for; to find more, {way_out}"
     return ""
 
 
-def _was_chosen(record: Record) -> bool:
-    """Returns whether the user gave a number of concepts of which another would have been possible."""
-    return record["k_source"] == "given" and bool(record["k_curve"]) and record["k_curve"][0]["k"] == 0
+def unlike(name: str, model: str, record: Record, what: str, otherwise: str = "") -> str:
+    """Returns the warning that an image is unlike those that a model was trained on, so that ``what`` was found is a guess."""
+    typical = f"(typicality {record['typicality']:.2f})"
+    return (
+        f"{name} is unlike what {model} was trained on{otherwise} {typical}; {what} is little more than a guess"
+    )
 
 
 def touching(models: Sequence[OpenModel], records: Sequence[Record]) -> str:
     """Returns a sentence about the number of images in which concepts merge; empty if there are none."""
     local = any(getattr(model.parser.space, "local", False) for model in models)
     number = local * sum(record["overlap"] > TOUCHING for record in records)
-    return (
-        f"in {number} of {counted(len(records), 'image')} concepts touch, so they may merge into one"
-        if number
-        else ""
-    )
+    if not number:
+        return ""
+    return f"in {number} of {counted(len(records), 'image')} concepts touch, so they may merge into one"

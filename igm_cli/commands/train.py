@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -94,14 +94,7 @@ def train(
         else:
             sink.say(f"{adapter.name} has no presets; --dry-run prints the settings that are used then")
         return
-    given = o.parse_settings(settings or [])
-    if precision is not None and precision not in ("no", "bf16", "fp16", "auto"):
-        raise UsageError(f"unknown precision {precision!r}; choose no, bf16, fp16 or auto")
-    direct = {"steps": steps, "batch_size": batch_size, "precision": precision, "seed": seed}
-    for key, value in direct.items():
-        if value is not None and not given.keys().isdisjoint({key, f"train.{key}"}):
-            raise UsageError(f"--set {key} and --{key.replace('_', '-')} are both given; leave one out")
-    given |= {f"train.{key}": value for key, value in direct.items() if value is not None}
+    given = _changes(settings or [], steps=steps, batch_size=batch_size, precision=precision, seed=seed)
     o.check_data_range(pixel_range, data_root)
     given |= {} if pixel_range is None else {"data.range": pixel_range}
     if builtin and data_root is None:
@@ -118,8 +111,8 @@ def train(
     from igm_cli.commands.train_run import Place, Training
 
     place = Place(
-        output=o.expanded(output) or Path("runs") / f"{adapter.name}-{parser.name}",
-        data_root=o.expanded(data_root),
+        output=output or Path("runs") / f"{adapter.name}-{parser.name}",
+        data_root=data_root,
         builtin=builtin,
         limit=limit,
         device=device,
@@ -129,6 +122,17 @@ def train(
         dry_run=dry_run,
     )
     Training(adapter, registry.configured(parser, plan.concepts), recipe, place, sink).run()
+
+
+def _changes(pairs: list[str], **direct: Any) -> dict[str, Any]:
+    """Returns the changes of the preset by ``--set`` and by options of their own; one setting may not be given by both."""
+    given = o.parse_settings(pairs)
+    if direct["precision"] not in (None, "no", "bf16", "fp16", "auto"):
+        raise UsageError(f"unknown precision {direct['precision']!r}; choose no, bf16, fp16 or auto")
+    for key, value in direct.items():
+        if value is not None and not given.keys().isdisjoint({key, f"train.{key}"}):
+            raise UsageError(f"--set {key} and --{key.replace('_', '-')} are both given; leave one out")
+    return given | {f"train.{key}": value for key, value in direct.items() if value is not None}
 
 
 def _trackers(names: list[str]) -> list[str]:

@@ -100,11 +100,7 @@ class Preset:
         return Crops(**self.crops) if self.crops else None
 
     def check(self) -> None:
-        """Refuses invalid values before anything is read.
-
-        Raises:
-            InputError: If there is an invalid value.
-        """
+        """Raises an :class:`InputError` if there is an invalid value, before anything is read."""
         from igm_cli.core.models import check_options
         from igm_cli.core.noise_schedule import ScheduleConfig
 

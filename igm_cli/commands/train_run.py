@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,7 @@ from torch import nn
 from igm_cli.commands.drawings import refuse_others_pictures
 from igm_cli.commands.train_data import TrainingData, draw_samples
 from igm_cli.commands.train_preset import Recipe, data_parts, model_spec
-from igm_cli.commands.train_watch import Watch, draw_curves, how_it_went
-from igm_cli.commands.validation import COUNT, Validation
+from igm_cli.commands.train_watch import COUNT, Validation, Watch, draw_curves, how_it_went
 from igm_cli.core.checkpoint import TEXT_TO_IMAGE, read_spec
 from igm_cli.core.device import has_bf16, keep_freed_memory, training_precision
 from igm_cli.core.training.batches import Samples
@@ -32,7 +32,7 @@ from igm_cli.model import open_checkpoint
 from igm_cli.open_model import process_device
 from igm_cli.output import Output, process_rank, span
 from igm_cli.plugins import registry
-from igm_cli.plugins.base import ConceptParser, DatasetAdapter, Note
+from igm_cli.plugins.base import ConceptParser, DatasetAdapter
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,7 @@ class Place:
 
 
 class Training:
-    """A training of igm train, specified and checked before its data are loaded; :meth:`run` trains.
-
-    Raises:
-        IgmError: If anything is wrong that can be found before the data are loaded.
-    """
+    """A training of igm train, which raises an :class:`IgmError` for all that can be found before the data are loaded."""
 
     def __init__(
         self, adapter: DatasetAdapter, parser: ConceptParser, recipe: Recipe, place: Place, sink: Output
@@ -63,8 +59,10 @@ class Training:
         need("train")
         _check(adapter, parser, place.output, place.init)
         self.place, self.sink = place, sink
-        self.device = _training_device(place.device)
-        self.note = _once(sink.note)  # parts and splits of the data may share a folder
+        self.device = process_device(place.device)
+        if self.device.type == "cuda" and self.device.index is not None:
+            torch.cuda.set_device(self.device)  # accelerate uses the current one
+        self.note = cache(sink.note)  # once each, as parts and splits of the data may share a folder
         own = frozenset(getattr(adapter, "rendered_options", ()))
         parts = data_parts(recipe.preset(), place.data_root, place.limit, own, builtin=place.builtin)
         self.data = TrainingData(adapter, parts, place.data_root, self.note)
@@ -259,23 +257,3 @@ def _check(adapter: DatasetAdapter, parser: ConceptParser, folder: Path, init: P
             pass
     except OSError as error:
         raise InputError(f"cannot write to {folder} ({cause(error)}); choose another --output") from error
-
-
-def _training_device(name: str) -> torch.device:
-    """Returns the device of this process; makes a GPU the current one, which accelerate uses."""
-    device = process_device(name)
-    if device.type == "cuda" and device.index is not None:
-        torch.cuda.set_device(device)
-    return device
-
-
-def _once(note: Note) -> Note:
-    """Returns a function that notes each sentence only once."""
-    noted: set[str] = set()
-
-    def say(text: str) -> None:
-        if text not in noted:
-            noted.add(text)
-            note(text)
-
-    return say

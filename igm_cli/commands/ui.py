@@ -14,17 +14,15 @@ from igm_cli.errors import OutputError, UsageError, cause, need
 from igm_cli.interrupts import Interrupted
 from igm_cli.output import Output
 
-Models = Annotated[
-    list[str] | None,
-    o.model(
-        "A checkpoint or pipeline folder, or hf:owner/name of the hub, to choose from besides the bundled ones.",
-        "MODEL",
-    ),
-]
-
 
 def ui(
-    model: Models = None,
+    model: Annotated[
+        list[str] | None,
+        o.model(
+            "A checkpoint or pipeline folder, or hf:owner/name of the hub, to choose from besides the bundled ones.",
+            "MODEL",
+        ),
+    ] = None,
     host: Annotated[
         str, o.page("Address to listen on; any other than this machine's own lets others in.", "ADDRESS")
     ] = "127.0.0.1",
@@ -76,10 +74,8 @@ def serve(blocks: Any, host: str, port: int | None, *, browser: bool) -> str:
 
     from igm_cli.imaging import MAX_BYTES
 
-    fonts: dict[str, Any] = {
-        "font": ["system-ui", "sans-serif"],
-        "font_mono": ["monospace"],
-    }  # no fonts from the net
+    # No fonts come from the net.
+    fonts: dict[str, Any] = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}
     try:
         _, url, _ = blocks.launch(
             server_name=host, server_port=port, inbrowser=browser, inline=False, share=False, quiet=True,
@@ -98,11 +94,7 @@ def serve(blocks: Any, host: str, port: int | None, *, browser: bool) -> str:
 
 
 def require_free(host: str, port: int | None) -> None:
-    """Refuses an address that cannot be served, before anything is loaded.
-
-    Raises:
-        OutputError: If it is in use, not this machine's, or invalid.
-    """
+    """Raises an :class:`OutputError` if an address is in use, not this machine's, or invalid, before anything is loaded."""
     where = f"port {port} of {host}" if port else host
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]

@@ -66,7 +66,7 @@ class Workbench:
     def __init__(self, models: Sequence[str], device: str = "auto") -> None:
         self.models, self.device = list(models), device
         self._loaded = functools.lru_cache(KEPT)(self._load)
-        self._drawing = functools.lru_cache(KEPT)(self._open_to_draw)
+        self._drawing = functools.lru_cache(KEPT)(functools.partial(open_to_draw, device=device))
 
     @_told
     def find(
@@ -118,7 +118,7 @@ class Workbench:
                 f"the page draws 1 to {MOST_DRAWN} images at once, not {n:g}; igm generate draws more"
             )
         assert expression is not None
-        opened = self._drawing(model, tuple(words(parse(expression))))
+        opened = self._drawing(model, labels=tuple(words(parse(expression))))
         drawn = opened.generate(expression, int(n), seed=int(seed), steps=int(steps), progress=progress)
         records = [each.to_dict() for each in drawn]
         seconds = sum(each.seconds for each in drawn)
@@ -130,16 +130,9 @@ class Workbench:
             table=(["#", "asked for", "shows"], rows),
         )
 
-    def asks_for_labels(self, model: str) -> bool:
-        """Returns whether a model needs a list of labels that may be in an image."""
-        return names_pipeline(model, None)
-
     def _load(self, model: str, labels: str | None) -> Model:
         asked = [label.strip() for label in labels.split(",")] if labels and labels.strip() else None
         return load(model, device=self.device, labels=asked)
-
-    def _open_to_draw(self, model: str, labels: tuple[str, ...]) -> Model:
-        return open_to_draw(model, self.device, labels)
 
 
 def page(bench: Workbench) -> Any:
@@ -151,23 +144,14 @@ def page(bench: Workbench) -> Any:
 
     def shown(answer: Shown) -> list[Any]:
         (columns, rows), doubts = answer.table, "\n".join(answer.doubts)
-        return [
-            answer.says,
-            gr.update(value=doubts, visible=bool(doubts)),
-            gr.update(
-                value={"headers": list(columns), "data": [list(row) for row in rows]}, visible=bool(rows)
-            ),
-        ]
+        cells = {"headers": list(columns), "data": [list(row) for row in rows]}
+        doubtful = gr.update(value=doubts, visible=bool(doubts))
+        return [answer.says, doubtful, gr.update(value=cells, visible=bool(rows))]
 
     bar = gr.Progress()
 
     def find(
-        image: str | None,
-        model: str,
-        labels: str | None,
-        k: float | None,
-        k_max: float | None,
-        bar: Any = bar,
+        image: str, model: str, labels: str, k: float | None, k_max: float | None, bar: Any = bar
     ) -> list[Any]:
         answer = bench.find(image, model, labels, k, k_max, reporting(bar))
         curve = gr.update(value=answer.curve, visible=answer.curve is not None)
@@ -188,11 +172,7 @@ def page(bench: Workbench) -> Any:
 
     first = bench.models[0]
     picture: dict[str, Any] = {"format": "png", "interactive": False, "buttons": ["download", "fullscreen"]}
-    one_at_a_time: dict[str, Any] = {
-        "concurrency_limit": 1,
-        "concurrency_id": "models",
-        "api_visibility": "private",
-    }
+    alone: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "models", "api_visibility": "private"}
     with gr.Blocks(title="igm", analytics_enabled=False) as blocks:
         gr.Markdown(
             "# igm\nFinds what an image is made of, and draws what you ask for. Images stay on this machine."
@@ -204,7 +184,7 @@ def page(bench: Workbench) -> Any:
                 labels = gr.Textbox(
                     label="Labels to look for, separated by commas",
                     info="Left empty: what the model was trained on.",
-                    visible=bench.asks_for_labels(first),
+                    visible=names_pipeline(first, None),
                 )
                 with gr.Row():
                     k = gr.Number(label="Number of concepts", value=0, info="0: it is estimated.", minimum=0)
@@ -217,9 +197,9 @@ def page(bench: Workbench) -> Any:
                     label="Error over the number of concepts", show_label=False, visible=False, **picture
                 )
                 items = table("What was found")
-            go.click(find, [image, model, labels, k, k_max], [*said, items, overlay, curve], **one_at_a_time)
+            go.click(find, [image, model, labels, k, k_max], [*said, items, overlay, curve], **alone)
             model.change(
-                lambda name: gr.update(visible=bench.asks_for_labels(name)),
+                lambda name: gr.update(visible=names_pipeline(name, None)),
                 model,
                 labels,
                 api_visibility="private",
@@ -240,5 +220,5 @@ def page(bench: Workbench) -> Any:
                 gallery = gr.Gallery(label="Images", columns=2, object_fit="contain", **picture)
                 drawn_items = table("What they show")
             inputs = [wish, drawer, n, seed, steps]
-            draw_it.click(draw, inputs, [*drawn_said, drawn_items, gallery], **one_at_a_time)
+            draw_it.click(draw, inputs, [*drawn_said, drawn_items, gallery], **alone)
     return blocks
