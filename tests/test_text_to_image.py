@@ -486,7 +486,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: [file.unlink() for file in (f / "tokenizer").iterdir()],
         "has no vocab.json and merges.txt",
     ),
-    "damaged weights": (lambda f: cut(f / UNET), "weights .*unet.* are damaged or cut short .*; take another copy"),
+    "damaged weights": (
+        lambda f: cut(f / UNET),
+        "weights .*unet.* are damaged or cut short .*; take another copy",
+    ),
     "damaged text": (
         lambda f: cut(f / "text_encoder" / "model.safetensors"),
         "weights .*text_encoder.* are damaged or cut short",
