@@ -13,6 +13,7 @@ Coordinates are in pixels of the network's input.  Objects centred beyond a crop
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from igm_cli.benchmarks.baselines.fit import CHUNK, Baseline, outputs
+from igm_cli.benchmarks.baselines.fit import CHUNK, ErrorBaseline, outputs
 from igm_cli.core.models.factored import FactoredConfig, Trunk
 
 DENSITY_UNIT = 100.0
@@ -69,7 +70,7 @@ class MapNet(nn.Module):
 
 
 @dataclass(frozen=True)
-class MapBaseline(Baseline):
+class MapBaseline(ErrorBaseline):
     """A map network; errors are of values ``[B,C,h,w]`` for objects ``[B,K,2]`` in 0..1 of the crop."""
 
     network = MapNet
@@ -82,9 +83,9 @@ class MapBaseline(Baseline):
 
     values: int = field(default=1, init=False, repr=False)  # C, per cell
 
+    @abstractmethod
     def read(self, maps: Tensor) -> Peaks:
         """Returns the peaks in values ``[C,h,w]``."""
-        raise NotImplementedError
 
     def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
         """Returns the error, averaged over batches of crops."""

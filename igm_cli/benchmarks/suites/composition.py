@@ -37,10 +37,6 @@ class CompositionBench(frame.CheckpointBench):
             raise InputError("composition renders the images that it compares with; leave out the data root")
         if not isinstance(self.checkpoint.denoiser.space, Continuous):
             raise InputError("composition measures models of positions")
-        numbers = {"steps": 50, "correct": 5, "particles": 8, "batch": 8, "renders": 3000}
-        numbers |= {"train_steps": 2000, "train_images": 8000}
-        self.numbers = {name: self.whole_number(name, value) for name, value in numbers.items()}
-        self.numbers |= {name: self.whole_number(name, 20, least=0) for name in ("inverted", "twins")}
         self._judges = cache(self._make_judges)
         self.models: dict[str, Model] = {}  # of expressions
         self.parts: dict[str, Sets | Expressions] = {}
@@ -72,7 +68,7 @@ class CompositionBench(frame.CheckpointBench):
         conditional = cache(partial(self._conditional, name)) if "after" in declared.asked else None
         judges = self._judges(declared.asked.get("judged", "judged_alone"), models[0].image_size)
         shared = scenes, judges, self.numbers, seed, self.device
-        return Expressions(*shared, models, declared.asked, conditional)
+        return Expressions(*shared, models, declared.asked, conditional=conditional)
 
     def _conditional(self, split: str) -> ObjectDenoiser:
         """Trains one conditional model on the images of the earlier splits, then on images like this split's.
@@ -93,8 +89,8 @@ class CompositionBench(frame.CheckpointBench):
                 self.dataset, DescribedObjects(kinds), shape.image_size, count, 0, self.request.progress,
                 {**shown.options, **shown.asked.get("trained", {})},
             )  # fmt: skip
-            model = self.fitted(baseline, data=data, budget=budget).model
-            earlier = self.folder_of(baseline, 0, data, budget)
+            model = self.fitted(baseline, data, budget=budget).model
+            earlier = self.folder_of(baseline, data, 0, budget)
         return cast(ObjectDenoiser, model)
 
     def _model(self, split: str, name: str) -> Model:

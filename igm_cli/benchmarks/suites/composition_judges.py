@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from igm_cli.benchmarks.baselines.fit import Baseline, Fitted, TrainingData
+from igm_cli.benchmarks.baselines.fit import Fitted, TrainingData
 from igm_cli.benchmarks.baselines.judges import FactorJudge, KindJudge, MeasureJudge, PlaceJudge
 from igm_cli.benchmarks.suite import Request
 from igm_cli.core.device import inference_precision
@@ -103,7 +103,7 @@ class Judges:
     renders: int  # training images per judge
     image_size: tuple[int, int]  # (width, height) of rendered scenes
     rendered: Mapping[str, Any]  # options of the scenes they learn from
-    fitted: Callable[[Baseline, int, TrainingData], Fitted]  # trains a judge, given its offset of the seed
+    fitted: Callable[..., Fitted]  # trains a judge on data; a third argument is its offset of the seed
 
     @cached_property
     def scenes(self) -> TrainingData:
@@ -114,28 +114,28 @@ class Judges:
     def place(self) -> tuple[PlaceJudge, Fitted]:
         """The judge of places."""
         judge = PlaceJudge()
-        return judge, self.fitted(judge, 0, self.scenes)
+        return judge, self.fitted(judge, self.scenes)
 
     @cached_property
     def kinds(self) -> tuple[tuple[KindJudge, Fitted], ...]:
         """Two judges of kinds that differ in architecture and seed."""
         counts = tuple(len(names) for names in KINDS.values())
         both = KindJudge(values=counts), KindJudge(values=counts, name="judge-kinds-2", kernel=5, channels=32)
-        return tuple((judge, self.fitted(judge, n, self.scenes)) for n, judge in enumerate(both, 1))
+        return tuple((judge, self.fitted(judge, self.scenes, n)) for n, judge in enumerate(both, 1))
 
     @cached_property
     def factors(self) -> tuple[FactorJudge, Fitted, Attributes]:
         """The judge of faces, trained on both domains."""
         parser = Attributes()
         judge = FactorJudge(values=tuple(len(group) for group in parser.space.groups()))
-        return judge, self.fitted(judge, 0, self._data("celeba", parser, (64, 64))), parser
+        return judge, self.fitted(judge, self._data("celeba", parser, (64, 64))), parser
 
     @cached_property
     def measures(self) -> tuple[MeasureJudge, Fitted]:
         """The judge of the place and size of the only object."""
         judge = MeasureJudge()
         data = self._data("clevr-render", DescribedObjects(SIZE), self.image_size, **self.rendered)
-        return judge, self.fitted(judge, 0, data)
+        return judge, self.fitted(judge, data)
 
     @cached_property
     def least(self) -> Mapping[str, float]:

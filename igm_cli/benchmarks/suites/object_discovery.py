@@ -40,7 +40,7 @@ from igm_cli.plugins.samples import DatasetSamples, JoinedSamples
 RENDERED = 200  # images of a rendered split by default
 RESTARTS = (1, 5, 10, 15, 20)  # R of the paper's Table 1
 FEW_STEPS = 20  # steps for comparing the times of fewer starts
-RENDERS: dict[str, Any] = {"objects": "3-5", "size": 16000, "crowd": 0.7}
+RENDERS = {"objects": "3-5", "crowd": 0.7}
 """The training data of baselines: the rendered scenes of the checkpoint's last stage (the preset ``finetune``)."""
 RENDER_SEED = 1
 WORLD = 1000  # training images whose objects tell where places of the image are in the world
@@ -61,9 +61,6 @@ class DiscoveryBench(frame.CheckpointBench):
 
     def __init__(self, suite: frame.DeclaredSuite, request: Request) -> None:
         super().__init__(suite, request)
-        self.sgd_images = self.whole_number("sgd_images", 1)
-        self.sgd_steps = self.whole_number("sgd_steps", 2000)
-        self.renders = self.whole_number("renders", RENDERS["size"])
         self.scenes: dict[str, frame.AnnotatedImages] = {}
         for name in request.splits:
             # Always the same number is rendered if sufficient, so that a larger limit finds the same images.
@@ -77,7 +74,7 @@ class DiscoveryBench(frame.CheckpointBench):
         """Images of 3 to 5 objects: rendered ones, and those of the data folder if it has any."""
 
         def parts() -> tuple[Samples, Samples]:
-            every = self.rendered(self.renders), self.of_folder(objects="3-5")
+            every = self.rendered(self.numbers["renders"]), self.of_folder(objects="3-5")
             given = [data for data in every if data is not None]
             cuts = [max(len(data) - HELD_OUT, (len(data) + 1) // 2) for data in given]
             kept = [data.select(range(cut)) for data, cut in zip(given, cuts, strict=True)]
@@ -90,12 +87,13 @@ class DiscoveryBench(frame.CheckpointBench):
             parts = [DatasetSamples(d, places, self.image_size, progress) for d in given if len(d)]
             return JoinedSamples(parts)
 
-        chosen = {"rendered": {**RENDERS, "size": self.renders}, "seed": RENDER_SEED, "held_out": HELD_OUT}
+        rendered = {**RENDERS, "size": self.numbers["renders"]}
+        chosen = {"rendered": rendered, "seed": RENDER_SEED, "held_out": HELD_OUT}
         return TrainingData({"folder": self.folder_identity, **chosen}, parts)
 
     def rendered(self, size: int) -> Any:
         """Returns rendered training images."""
-        how = {**RENDERS, "size": size, "seed": RENDER_SEED, "progress": self.request.progress}
+        how: dict[str, Any] = {**RENDERS, "size": size, "seed": RENDER_SEED, "progress": self.request.progress}
         return registry.dataset(self.dataset).load("train", **how)
 
     def of_folder(self, **how: Any) -> Any:
@@ -162,7 +160,7 @@ class DiscoveryBench(frame.CheckpointBench):
         restarted = {}
         for label, checkpoint in models.items():
             settings = InversionSettings.from_dict(checkpoint.spec.inference, seed=self.request.seed)
-            settings = replace(settings, method="sgd", restarts=max(RESTARTS), steps=self.sgd_steps)
+            settings = replace(settings, method="sgd", restarts=max(RESTARTS), steps=self.numbers["sgd_steps"])
             restarted[label] = checkpoint, settings
 
         def rows(scene: frame.AnnotatedImage) -> list[Row]:
@@ -170,11 +168,11 @@ class DiscoveryBench(frame.CheckpointBench):
             return [row for label, model in restarted.items() for row in _descents(label, *model, image, k)]
 
         info = {label: {**frame.checkpoint_info(c), "steps": s.steps} for label, (c, s) in restarted.items()}
-        return self.on_images(rows, info, self.sgd_images)
+        return self.on_images(rows, info, self.numbers["sgd_images"])
 
     def predicted(self, label: str, predictor: SetPredictor) -> Method:
         """Returns a network that names all positions in one pass."""
-        trained = self.fitted(predictor)
+        trained = self.fitted(predictor, self.data)
 
         def predict(image: Tensor, k: int | None) -> Tensor:
             with inference_precision(self.device):
@@ -192,8 +190,8 @@ class DiscoveryBench(frame.CheckpointBench):
 
         Its trunk starts from the weights of the measured model.
         """
-        settings, most = SetSettings(seed=self.request.seed), self.whole_number("gc_k_max", 0, least=0)
-        trained = self.fitted(GenerativeClassifier(init=self.request.model))
+        settings, most = SetSettings(seed=self.request.seed), self.numbers["gc_k_max"]
+        trained = self.fitted(GenerativeClassifier(init=self.request.model), self.data)
         model: Any = trained.model.requires_grad_(False)
 
         def rows(scene: frame.AnnotatedImage) -> list[Row]:

@@ -89,7 +89,7 @@ class ObjectsBench(frame.CheckpointBench):
         measured = self.adapter.load(part, **given)
         self.photographs = self.adapter.load(self.adapter.splits[0], **given)  # the training split
         self.radius = self._radius()
-        self.bands = Bands(self.radius, float(self.whole_number("border", 0, least=0)))
+        self.bands = Bands(self.radius, float(self.numbers["border"]))
         unit = int(getattr(self.checkpoint.denoiser, "multiple", 1))
         self.sight = Sight(spec.scale, unit, self.image_size)
         windows = partial(Windows, measured, self.parser, self.image_size)
@@ -154,7 +154,7 @@ class ObjectsBench(frame.CheckpointBench):
             "image_size": list(self.image_size),
             "held_out": [HELD_OUT, HELD_CROPS],
             "inside": inside,
-            **({} if self.request.pixel_range is None else {"range": self.request.pixel_range}),
+            **self.request.scale,
         }
 
         def parts() -> tuple[Samples, Samples]:
@@ -251,7 +251,7 @@ class ObjectsBench(frame.CheckpointBench):
 
     def tiled(self, predictor: SetPredictor) -> Method:
         """Returns a network that names all positions of a tile in one pass."""
-        trained, same = self.fitted(predictor, data=self.trained_on(True)), self.radius * self.crops.scale
+        trained, same = self.fitted(predictor, self.trained_on(True)), self.radius * self.crops.scale
 
         def find(picture: frame.AnnotatedImage) -> Found:
             with inference_precision(self.device):
@@ -266,7 +266,7 @@ class ObjectsBench(frame.CheckpointBench):
 
     def mapped(self, baseline: MapBaseline) -> Method:
         """Returns a fully convolutional network, applied to whole images."""
-        trained = self.fitted(baseline, data=self.trained_on(False))
+        trained = self.fitted(baseline, self.trained_on(False))
 
         def peaks(images: Tensor) -> Any:
             with inference_precision(self.device):
