@@ -15,6 +15,7 @@ from igm_cli.benchmarks.suite import Record
 from igm_cli.core.calibration import expected_calibration_error
 
 T = TypeVar("T")
+K = TypeVar("K")
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
 Labels: TypeAlias = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Label to (split and item) to row."""
@@ -42,6 +43,14 @@ class Paired(NamedTuple):
         """The exact two-sided p of McNemar's test (1947): the binomial test of discordant pairs."""
         discordant = self.first + self.second
         return float(binomtest(self.first, discordant).pvalue) if discordant else 1.0
+
+
+def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    """Returns the items with each key, in their order."""
+    found: dict[K, list[T]] = {}
+    for item in items:
+        found.setdefault(key(item), []).append(item)
+    return found
 
 
 def calibration(rows: Rows, hits: Callable[[Mapping[str, Any]], Sequence[bool]]) -> dict[str, float] | None:

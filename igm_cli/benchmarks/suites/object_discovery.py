@@ -19,7 +19,7 @@ from igm_cli.benchmarks.baselines.resnet import ResNetSet
 from igm_cli.benchmarks.baselines.set_prediction import SetPredictor
 from igm_cli.benchmarks.baselines.slot_attention import DinosaurSet, SlotAttentionSet
 from igm_cli.benchmarks.intervals import Estimate, mean, rate, ratio
-from igm_cli.benchmarks.scores import Rows, ScoredSplits, Scores, by_label
+from igm_cli.benchmarks.scores import Rows, ScoredSplits, Scores, by_label, grouped
 from igm_cli.benchmarks.suite import Figure, Infos, Method, PictureGrid, Plot, Record, Report, Request, Row
 from igm_cli.benchmarks.suites.object_values import described, points, value_metrics, values_table
 from igm_cli.benchmarks.suites.world_places import WorldPlaces, annotated
@@ -224,9 +224,7 @@ class DiscoveryBench(frame.CheckpointBench):
 
     def _over_time(self, split: str, scores: Sequence[Scores]) -> Plot:
         """Returns a plot of the estimation error over seconds: a line through the restarts, a point per other method."""
-        labels: dict[str, list[Scores]] = {}
-        for s in scores:
-            labels.setdefault(s.label.partition(" R=")[0], []).append(s)
+        labels = grouped(scores, lambda s: s.label.partition(" R=")[0])
         curves = [
             report.curve(label, [(s["seconds"].value, s["error"]) for s in part])
             for label, part in labels.items()
