@@ -17,6 +17,7 @@ from test_clevr import write_clevr
 from tiny_models import PLACES, spec_of, write
 
 from igm_cli.benchmarks.baselines.fit import Budget
+from igm_cli.benchmarks.frame import declared
 from igm_cli.benchmarks.suite import Request, find_suite
 from igm_cli.commands.benchmark_run import run_benchmark
 from igm_cli.core.checkpoint import ModelSpec
@@ -156,16 +157,7 @@ def write_composed(folder: Path) -> Path:
 
 CASES: dict[str, Case] = {
     "attributes": Case(
-        methods=(
-            "igm",
-            "enumerate",
-            "relax",
-            "diffusion-classifier",
-            "read-out",
-            "gc",
-            "gc-variant",
-            "resnet-50",
-        ),
+        methods=tuple(declared("attributes")["methods"]),
         splits=("folder-female", "folder-male", "factors"),
         options={"exact_images": 2, "relax_images": 1},
         model=lambda folder: write(folder, attribute_spec(*PAPERS)),
@@ -175,7 +167,7 @@ CASES: dict[str, Case] = {
         limit=3,
     ),
     "composition": Case(
-        methods=("real", "igm", "ddim", "ula", "particles", "conditional"),
+        methods=tuple(declared("composition")["methods"]),
         splits=("and-1", "and-3", "or-of-ands", "pos-and-not-color", "continual-3", "crossed-5", "faces"),
         options={
             "steps": 3,
@@ -203,16 +195,7 @@ CASES: dict[str, Case] = {
         other=("problems", 3),
     ),
     "zero-shot": Case(
-        methods=(
-            "igm",
-            "igm-adaptive",
-            "igm-tested",
-            "igm-coarse",
-            "enumerate",
-            "dc-compound",
-            "dc-variant",
-            "prompt-weights",
-        ),
+        methods=tuple(declared("zero-shot")["methods"]),
         splits=("pairs-3-drawn", "pairs-25-drawn", "count-drawn"),
         options={"draws": 2, "relax_steps": 2, "slow_limit": 1, "animals": FOUR},
         model=write_pipeline,

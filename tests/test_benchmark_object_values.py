@@ -14,8 +14,7 @@ from tiny_models import PLACES, write
 
 from igm_cli.benchmarks.suite import find_suite
 from igm_cli.benchmarks.suites import object_discovery
-from igm_cli.benchmarks.suites.object_values import precision, value_metrics
-from igm_cli.benchmarks.suites.world_places import WorldPlaces, annotated
+from igm_cli.benchmarks.suites.object_values import WorldPlaces, annotated, precision, value_metrics
 from igm_cli.errors import InputError
 from igm_cli.plugins import registry
 from igm_cli.plugins.base import Frame

@@ -72,6 +72,12 @@ def calibration(rows: Rows, hits: Callable[[Mapping[str, Any]], Sequence[bool]])
     }
 
 
+def rows_by_split(records: Sequence[Record], splits: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
+    """Returns the rows of every split that has any."""
+    found = {name: [row for r in records if r["split"] == name for row in r["rows"]] for name in splits}
+    return {name: rows for name, rows in found.items() if rows}
+
+
 def by_label(records: Iterable[Record]) -> dict[str, dict[str, Mapping[str, Any]]]:
     """Returns the rows of records as :data:`Labels`, in their order."""
     found: dict[str, dict[str, Mapping[str, Any]]] = {}

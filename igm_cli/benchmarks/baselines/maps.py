@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -76,11 +76,11 @@ class MapBaseline(ErrorBaseline):
     network = MapNet
     image_size: tuple[int, int]  # (width, height) of training crops in pixels
     radius: float  # in pixels: half of a typical object's
-    patch: int = field(default=2, kw_only=True)  # side of a cell in pixels
-    channels: tuple[int, int, int] = field(default=(32, 64, 96), kw_only=True)
-    blocks: int = field(default=2, kw_only=True)
-    learning_rates: tuple[float, ...] = field(default=(3e-4, 1e-3, 3e-3), kw_only=True)
-
+    _: KW_ONLY
+    patch: int = 2  # side of a cell in pixels
+    channels: tuple[int, int, int] = (32, 64, 96)
+    blocks: int = 2
+    learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
     values: int = field(default=1, init=False, repr=False)  # C, per cell
 
     @abstractmethod
@@ -135,11 +135,11 @@ def centre_loss(maps: Tensor, centres: Tensor, present: Tensor, spread: float) -
     return (focal + offsets) / inside.sum().clamp(min=1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DensityMap(MapBaseline):
     """A density-map counter."""
 
-    name: str = field(default="density", kw_only=True)
+    name: str = "density"
 
     @property
     def spread(self) -> float:
@@ -169,11 +169,11 @@ class DensityMap(MapBaseline):
         return Peaks(points, density[at[:, 0], at[:, 1]] * 2 * math.pi * self.spread**2, density)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CentrePoints(MapBaseline):
     """A centre-point detector of objects without a size."""
 
-    name: str = field(default="centre-point", kw_only=True)
+    name: str = "centre-point"
     values: int = field(default=3, init=False, repr=False)
 
     def build(self) -> nn.Module:

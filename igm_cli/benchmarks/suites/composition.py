@@ -14,7 +14,7 @@ from igm_cli.benchmarks.scores import Rows, ScoredSplits, Scores
 from igm_cli.benchmarks.suite import Infos, Method, PictureGrid, Record, Report, Request, Row
 from igm_cli.benchmarks.suites.composition_expressions import Expressions, expression_metrics
 from igm_cli.benchmarks.suites.composition_judges import DescribedObjects, Judges, training_images
-from igm_cli.benchmarks.suites.composition_sets import CONDITIONAL, TOLD, Sets, set_metrics
+from igm_cli.benchmarks.suites.composition_sets import CONDITIONAL, MORE, TOLD, Sets, set_metrics
 from igm_cli.core.concepts import Continuous
 from igm_cli.core.files import home_expanded
 from igm_cli.errors import InputError, MissingError
@@ -130,9 +130,9 @@ class CompositionBench(frame.CheckpointBench):
             }
         elif name != "real":
             info = {**frame.checkpoint_info(self.checkpoint), "steps": self.numbers["steps"]}
-            about = {"ula": "Langevin steps a level", "particles": "particles"}
-            if name in about:
-                info[about[name]] = self.numbers["correct" if name == "ula" else name]
+            if name in MORE:
+                option, counted = MORE[name]
+                info[counted] = self.numbers[option]
         if self.models and name not in ("real", CONDITIONAL):
             info["models of expressions"] = ", ".join(self.models)
         errors = {judge: error for part in self.parts.values() for judge, error in part.errors.items()}

@@ -53,13 +53,9 @@ class DescribedObjects(Positions):
         rows = [torch.zeros(0, 2 + len(self.kinds))]
         for thing in example["objects"]:
             place = super().parse({"objects": [thing]}, frame)
-            told = torch.tensor([self.numbers(thing)])
-            rows.append(torch.cat([place, told[: len(place)]], 1))
+            told = [float(names.index(thing[k]) if names else thing[k]) for k, names in self.kinds.items()]
+            rows.append(torch.cat([place, torch.tensor([told])[: len(place)]], 1))
         return torch.cat(rows)
-
-    def numbers(self, thing: Mapping[str, Any]) -> list[float]:
-        """Returns the indices of an object's values."""
-        return [float(names.index(thing[kind]) if names else thing[kind]) for kind, names in self.kinds.items()]
 
     def mirror(self, concepts: Tensor) -> Tensor:
         """Returns the objects of the image flipped left to right."""

@@ -30,6 +30,9 @@ CONDITIONAL = "conditional"
 
 TOLD = ("shape", "material")  # kinds that are reported
 
+MORE = {"ula": ("correct", "Langevin steps a level"), "particles": ("particles", "particles")}
+"""Methods with an option of the suite of their own, and what it counts."""
+
 
 class Drawn(NamedTuple):
     """A sample rounded to bytes, and its share of seconds and network calls."""
@@ -42,11 +45,7 @@ class Drawn(NamedTuple):
 def sampling(method: str, numbers: Mapping[str, int]) -> dict[str, Any]:
     """Returns the settings of igm generate for a method of the suite."""
     how: dict[str, Any] = {"steps": numbers["steps"], "sampler": "ddim" if method == "ddim" else "ancestral"}
-    if method == "ula":
-        how["correct"] = numbers["correct"]
-    if method == "particles":
-        how["particles"] = numbers["particles"]
-    return how
+    return how | ({MORE[method][0]: numbers[MORE[method][0]]} if method in MORE else {})
 
 
 @dataclass

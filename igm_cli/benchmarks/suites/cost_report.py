@@ -7,6 +7,7 @@ from typing import Any
 
 from igm_cli.benchmarks.frame import DeclaredSuite, declared
 from igm_cli.benchmarks.report import capitalised
+from igm_cli.benchmarks.scores import rows_by_split
 from igm_cli.benchmarks.suite import Curve, Plot, Record, Report, Row, Table
 from igm_cli.benchmarks.timing import machine_note
 
@@ -27,8 +28,7 @@ def build(
     records: Sequence[Record], numbers: Mapping[str, int], machine: dict[str, Any], suite: DeclaredSuite
 ) -> Report:
     """Returns the report of all records; ``numbers`` are the options of the suite, whose splits are the axes."""
-    every = {axis: [row for r in records if r["split"] == axis for row in r["rows"]] for axis in suite.splits}
-    axes = {axis: rows for axis, rows in every.items() if rows}
+    axes = rows_by_split(records, suite.splits)
     rows = axes.get("k", [])
     ways = {k: {way: _over(rows, (way, k), (GIVEN, k)) for way in (BATCHED, IN_TURN)} for k in HEADLINE_K}
     found = {str(k): {way: ratio for way, ratio in each.items() if ratio} for k, each in ways.items()}

@@ -11,7 +11,7 @@ from typing import Any
 
 from igm_cli.benchmarks import report
 from igm_cli.benchmarks.intervals import UNKNOWN, Estimate, mean, proportion, rate
-from igm_cli.benchmarks.scores import Paired, grouped
+from igm_cli.benchmarks.scores import Paired, grouped, rows_by_split
 from igm_cli.benchmarks.suite import Infos, Plot, Record, Report, Row, Table
 from igm_cli.benchmarks.suites.decomposition_points import AUTO, COUPLED, DEMANDED, RESONATOR
 
@@ -81,8 +81,7 @@ class Score:
 
 def build(records: Sequence[Record], infos: Infos, about: Mapping[str, str]) -> Report:
     """Returns the report of all records; ``about`` describes the splits."""
-    found = {name: [Score(row) for r in records if r["split"] == name for row in r["rows"]] for name in about}
-    splits = {split: part for split, part in found.items() if part}
+    splits = {split: list(map(Score, rows)) for split, rows in rows_by_split(records, about).items()}
     raced = {split: race for split, part in splits.items() if (race := races(part))}
     pairs = {
         rival: {split: both for split, part in splits.items() if (both := paired(part, COUPLED, rival))}

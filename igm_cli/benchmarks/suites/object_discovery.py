@@ -21,8 +21,7 @@ from igm_cli.benchmarks.baselines.slot_attention import DinosaurSet, SlotAttenti
 from igm_cli.benchmarks.intervals import Estimate, mean, rate, ratio
 from igm_cli.benchmarks.scores import Rows, ScoredSplits, Scores, by_label, grouped
 from igm_cli.benchmarks.suite import Figure, Infos, Method, PictureGrid, Plot, Record, Report, Request, Row
-from igm_cli.benchmarks.suites.object_values import described, points, value_metrics, values_table
-from igm_cli.benchmarks.suites.world_places import WorldPlaces, annotated
+from igm_cli.benchmarks.suites import object_values
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint
 from igm_cli.core.concepts import Product
 from igm_cli.core.device import inference_precision
@@ -104,11 +103,11 @@ class DiscoveryBench(frame.CheckpointBench):
         return None
 
     @cached_property
-    def world(self) -> WorldPlaces | None:
+    def world(self) -> object_values.WorldPlaces | None:
         """The map from concepts to places in the world, fitted to the folder's training images, or to rendered ones."""
         data, (width, height) = self.of_folder(limit=WORLD), self.image_size
         data = self.rendered(WORLD) if data is None else data
-        return WorldPlaces.fitted(
+        return object_values.WorldPlaces.fitted(
             self.parser, ((each, Frame.fit(each["image"].size, width / height)) for each in data)
         )
 
@@ -138,8 +137,8 @@ class DiscoveryBench(frame.CheckpointBench):
             calls = {"calls": given.network_calls, "calls_free": free.network_calls}
             row = _row("igm", given.concepts, free.concepts, **seconds, **calls)
             if isinstance(self.parser.space, Product):
-                row |= described(self.parser.space, given, free, scene.truth)
-                if self.world and (true := annotated(self.parser, scene.example, scene.frame)):
+                row |= object_values.described(self.parser.space, given, free, scene.truth)
+                if self.world and (true := object_values.annotated(self.parser, scene.example, scene.frame)):
                     row["world"] = {"free": self.world(free.concepts).tolist(), "truth": true[1].tolist()}
             return [row]
 
@@ -219,7 +218,7 @@ class DiscoveryBench(frame.CheckpointBench):
         timed = [name for name in scored.scores if self.published(name)]
         figures += [self._over_time(name, scored.scores[name]) for name in timed]
         figures += [self._pictures(records, list(scored.scores))] if scored.scores else []
-        tables = values_table(scored.scores, self.suite.words["precision"])
+        tables = object_values.values_table(scored.scores, self.suite.words["precision"])
         return report.scored_report(self, scored, infos, tables, figures, {})
 
     def _over_time(self, split: str, scores: Sequence[Scores]) -> Plot:
@@ -314,7 +313,7 @@ def metrics(rows: Rows) -> dict[str, Estimate]:
         "seconds": mean(row["seconds"] for row in rows),
         "calls": mean(row["calls"] for row in rows),
     }
-    estimates |= value_metrics(rows)
+    estimates |= object_values.value_metrics(rows)
     if any(row["free"] is None for row in rows):
         return estimates
     counted = [len(row["free"]) for row in rows]
@@ -330,7 +329,7 @@ def metrics(rows: Rows) -> dict[str, Estimate]:
 
 
 def _matched(row: Mapping[str, Any], found: str, *, squared: bool = False) -> Any:
-    return match(points(row[found]), points(row["truth"]), squared=squared)
+    return match(object_values.points(row[found]), object_values.points(row["truth"]), squared=squared)
 
 
 def _is_plotted(label: str) -> bool:

@@ -22,7 +22,7 @@ from igm_cli.benchmarks.points import Hits, best, border, hits, within
 from igm_cli.benchmarks.scores import ScoredSplits
 from igm_cli.benchmarks.suite import Figure, Infos, Method, Record, Report, Request, Row
 from igm_cli.benchmarks.suites.objects_report import comparisons, figures, metrics, pictures
-from igm_cli.benchmarks.suites.objects_windows import Bands, Sight, Windows, typical_radius, whole_scenes
+from igm_cli.benchmarks.suites.objects_windows import Bands, Sight, Windows, typical_radius
 from igm_cli.core.concepts import Product
 from igm_cli.core.device import inference_precision
 from igm_cli.core.files import parse_toml
@@ -302,7 +302,8 @@ class ObjectsBench(frame.CheckpointBench):
         """Returns watershed, with parameters chosen on training photographs."""
         need("bench", "skimage")
         few = self.photographs.select(range(min(PHOTOGRAPHS, len(self.photographs))))
-        scenes = whole_scenes(few, self.parser, self.sight, self.bands)
+        windows = Windows(few, self.parser, self.image_size, "whole", self.sight, self.bands, 0, None)
+        scenes = [windows.scene(item) for item in windows.rows]
         shrunk = [torch.tensor(s.picture.x0.shape[:0:-1]) / torch.tensor(s.picture.image.size) for s in scenes]
         truths = [scene.points * factor for scene, factor in zip(scenes, shrunk, strict=True)]
         ignored = [scene.ignored * factor.repeat(2) for scene, factor in zip(scenes, shrunk, strict=True)]
