@@ -62,11 +62,11 @@ class DeclaredSuite:
         self.concepts: str = words["concepts"]
         self.methods: Mapping[str, str] = words["methods"]
         self.options: Mapping[str, str] = words["options"]
-        listed = words["splits"]
-        self.images = {name: Split(**split) for name, split in listed.items() if isinstance(split, dict)}
-        self.splits: Mapping[str, str] = {
-            name: split["about"] if name in self.images else split for name, split in listed.items()
+        self.images = {
+            name: Split(**split) if isinstance(split, dict) else Split(split)
+            for name, split in words["splits"].items()
         }
+        self.splits: Mapping[str, str] = {name: split.about for name, split in self.images.items()}
         # Published figures: table name to labels.
         self.published: Mapping[str, Mapping[str, str]] = words.get("published", {})
         self.notes: Sequence[str] = words["notes"]  # on how it was measured
