@@ -104,9 +104,8 @@ class AttributeBench(frame.CheckpointBench):
             made = self._made(name)
         else:
             info = {"cost": "over factors only" if cost else "not measured"}
-            made = Method(
-                lambda split, item: [], info, self.numbers["exact_images"] if name == ENUMERATE else None
-            )
+            limit = self.numbers["exact_images"] if name == ENUMERATE else None
+            made = Method(lambda split, item: [], info, limit)
 
         def rows(split: str, item: str) -> list[Row]:
             if split != FACTORS:

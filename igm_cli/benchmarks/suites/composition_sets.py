@@ -45,7 +45,10 @@ class Drawn(NamedTuple):
 def sampling(method: str, numbers: Mapping[str, int]) -> dict[str, Any]:
     """Returns the settings of igm generate for a method of the suite."""
     how: dict[str, Any] = {"steps": numbers["steps"], "sampler": "ddim" if method == "ddim" else "ancestral"}
-    return how | ({MORE[method][0]: numbers[MORE[method][0]]} if method in MORE else {})
+    if method in MORE:
+        option, _ = MORE[method]
+        how[option] = numbers[option]
+    return how
 
 
 @dataclass
