@@ -18,9 +18,8 @@ from typing import Any
 
 import torch
 
-from igm_cli.core.decomposition.codebooks import Codebooks
 from igm_cli.core.decomposition.decompose import ITERATIVE, decompose
-from igm_cli.core.decomposition.problems import random_problems
+from igm_cli.core.decomposition.problems import Problems, random_problems
 
 SEED = 1_000_003
 """Seed of the validation problems."""
@@ -28,7 +27,7 @@ SEED = 1_000_003
 
 def coupled(draw: random.Random) -> dict[str, Any]:
     """Draws settings of coupled diffusion; chains in codebook space need other levels than those in latent space."""
-    settings: dict[str, Any] = {
+    return {
         "space": draw.choice(["latent", "codebook"]),
         "energy": draw.choice(["similarity", "gauss"]),
         "steps": draw.choice([2, 3, 4, 6, 8, 12, 20, 30]),
@@ -36,15 +35,14 @@ def coupled(draw: random.Random) -> dict[str, Any]:
         "stochasticity": draw.choice([0.0, 0.5, 1.0]),
         "prior": draw.choice([0.0, 1.0]),
     }
-    return settings
 
 
 def levels(settings: dict[str, Any], draw: random.Random) -> dict[str, Any]:
     """Draws guidance and noise levels that suit the space."""
     if settings.get("space") == "codebook":
         low, high, guidance = draw.uniform(-2, 0), draw.uniform(0, 3), draw.uniform(-3.5, -0.5)
-        return {"guidance": 10**guidance, "signal": (_share(low), _share(low + high))}
-    low, high, guidance = draw.uniform(-6, -3.5), draw.uniform(0, 2.5), draw.uniform(1, 3)
+    else:
+        low, high, guidance = draw.uniform(-6, -3.5), draw.uniform(0, 2.5), draw.uniform(1, 3)
     return {"guidance": 10**guidance, "signal": (_share(low), _share(low + high))}
 
 
@@ -62,12 +60,11 @@ DRAWS: dict[str, Callable[[random.Random], dict[str, Any]]] = {
 }
 
 
-def accuracy(
-    method: str, settings: dict[str, Any], books: Codebooks, truth: Any, bound: Any, iterations: int
-) -> float:
+def accuracy(method: str, settings: dict[str, Any], problems: Problems, iterations: int) -> float:
     """Returns the share of problems with all factors right."""
-    found = decompose(bound, books, ITERATIVE[method](**settings), iterations=iterations)
-    return float((found.indices == truth).all(1).float().mean())
+    dynamics = ITERATIVE[method](**settings)
+    found = decompose(problems.vectors, problems.codebooks, dynamics, iterations=iterations)
+    return float((found.indices == problems.truth).all(1).float().mean())
 
 
 def main() -> None:
@@ -94,27 +91,14 @@ def main() -> None:
         settings = {**DRAWS[arguments.method](draw), **fixed}
         if arguments.method == "coupled":
             settings.update(levels(settings, draw))
-        right = accuracy(
-            arguments.method, settings, few.codebooks, few.truth, few.vectors, arguments.iterations
-        )
+        right = accuracy(arguments.method, settings, few, arguments.iterations)
         tried.append((right, json.dumps(settings)))
         print(f"{right:.3f} {tried[-1][1]}", flush=True)
     many = random_problems(*shape, 4 * arguments.problems, binding=arguments.binding, seed=SEED + 1)
     print(f"best of {len(tried)}, on {len(many.truth)} other problems:")
     best = sorted(dict.fromkeys(tried), reverse=True)[: arguments.best]
     again = [
-        (
-            accuracy(
-                arguments.method,
-                json.loads(text),
-                many.codebooks,
-                many.truth,
-                many.vectors,
-                arguments.iterations,
-            ),
-            text,
-        )
-        for _, text in best
+        (accuracy(arguments.method, json.loads(text), many, arguments.iterations), text) for _, text in best
     ]
     for right, text in sorted(again, reverse=True):
         print(f"{right:.3f} {text}", flush=True)

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional
 
 import igm_cli as igm
+from igm_cli.benchmarks.baselines.maps import maxima
 from igm_cli.benchmarks.intervals import proportion, rate
 from igm_cli.core.metrics import match
 from igm_cli.imaging import Frame
@@ -68,10 +68,8 @@ def main() -> None:
 
 def peaks(values: Tensor) -> Tensor:
     """Returns the places ``[N,2]`` of the peaks of a map ``[Y,X]``, x first, 0..1."""
-    highest = functional.max_pool2d(values[None], 3, 1, 1)[0]
-    y, x = ((values == highest) & (values > LEAST * values.max())).nonzero(as_tuple=True)
-    rows, columns = values.shape
-    return torch.stack([(x + 0.5) / columns, (y + 0.5) / rows], 1)
+    at = maxima(values * (values > LEAST * values.max()), 1)
+    return (at.flip(1) + 0.5) / torch.tensor(values.shape[::-1])
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import traceback
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -18,37 +19,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-
-class _Module:
-    """The interface that torch expects of a device module."""
-
-    def is_initialized(self) -> bool:
-        return True
-
-    def is_available(self) -> bool:
-        return True
-
-    def _is_in_bad_fork(self) -> bool:
-        return False
-
-    def current_device(self) -> int:
-        return 0
-
-    def device_count(self) -> int:
-        return 1
-
-    def manual_seed_all(self, seed: int) -> None:
-        """The generator is that of the CPU."""
-
-    def get_rng_state(self, device: int) -> Tensor:
-        return torch.empty(0)
-
-    def set_rng_state(self, state: Tensor, device: int) -> None:
-        """The generator is that of the CPU."""
-
-
+# What torch expects of a device module; the generator is that of the CPU.
+_MODULE = SimpleNamespace(
+    is_initialized=lambda: True,
+    is_available=lambda: True,
+    _is_in_bad_fork=lambda: False,
+    current_device=lambda: 0,
+    device_count=lambda: 1,
+    manual_seed_all=lambda seed: None,
+    get_rng_state=lambda device: torch.empty(0),
+    set_rng_state=lambda state, device: None,
+)
 NAME = "pretended"
-_setup_privateuseone_for_python_backend(NAME, _Module())
+_setup_privateuseone_for_python_backend(NAME, _MODULE)
 DEVICE = torch.device(NAME, 0)
 aten = torch.ops.aten
 
@@ -79,7 +62,7 @@ class PretendedTensor(Tensor):
             strides=inner.stride(),
             storage_offset=inner.storage_offset(),
             dtype=inner.dtype,
-            device=torch.device(NAME, 0),
+            device=DEVICE,
             requires_grad=inner.requires_grad,
         )
         made.inner = inner

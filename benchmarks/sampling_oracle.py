@@ -12,6 +12,7 @@ import argparse
 import statistics
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +55,7 @@ def main() -> None:
     wanted, shown = one.times(other), {}
     print(f"AND, {asked.count} samples, {asked.steps} levels: total variation above the truth's, calls")
     for name, how in CORRECTORS.items():
-        shown[name] = report(
-            name,
-            (one, other),
-            wanted,
-            asked.count,
-            lambda e, s: joined(e, s, how),  # noqa: B023
-        )
+        shown[name] = report(name, (one, other), wanted, asked.count, partial(joined, how=how))
     left = Mixture(torch.tensor([0.5, 0.5]), torch.tensor([[-0.8, -0.5], [-0.6, -0.9]]), 0.15**2)
     right = Mixture(torch.tensor([0.3, 0.7]), torch.tensor([[0.7, 0.5], [0.5, 0.9]]), 0.15**2)
     halves = torch.cat([0.5 * left.weights, 0.5 * right.weights])
@@ -76,15 +71,15 @@ def main() -> None:
         branches = [Composed.of(experts, torch.full((asked.count, 1, 1), i)) for i in (0.0, 1.0)]
         return sample_any(branches, SHAPE, steps=steps, seed=seed, clip=False)[0].flatten(1)
 
+    ways: dict[str, Callable[[Experts, int], Tensor]] = {
+        "branch drawn": drawn,
+        "mixture of scores": partial(mixture, steps=asked.steps),
+        f"mixture of scores, {4 * asked.steps} levels": partial(mixture, steps=4 * asked.steps),
+        "average of scores": partial(joined, how={"guidance": 0.5}),
+    }
     print("OR: the same, and the share of the second branch")
-    report("branch drawn", (left, right), mixed, asked.count, drawn, share=True)
-    report(
-        "mixture of scores", (left, right), mixed, asked.count, lambda e, s: mixture(e, s, asked.steps), True
-    )
-    name = f"mixture of scores, {4 * asked.steps} levels"
-    report(name, (left, right), mixed, asked.count, lambda e, s: mixture(e, s, 4 * asked.steps), True)
-    averaged = lambda e, s: joined(e, s, {"guidance": 0.5})  # noqa: E731
-    report("average of scores", (left, right), mixed, asked.count, averaged, True)
+    for name, run in ways.items():
+        report(name, (left, right), mixed, asked.count, run, share=True)
     if asked.picture:
         draw({"truth": wanted.drawn(asked.count, 9), **shown}, asked.picture)
 

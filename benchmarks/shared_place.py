@@ -16,7 +16,7 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ from igm_clevr_render.renderer import render
 from igm_clevr_render.sampling import MIN_DISTANCE, MIN_VISIBLE, PLANE, sample_scenes
 from igm_clevr_render.scenes import Scene, SceneBatch, SceneObject
 from igm_cli.benchmarks.intervals import Estimate, mean, proportion
-from igm_cli.core.inference.shared import SharedInversion, invert_shared
+from igm_cli.core.inference.shared import invert_shared
 from igm_cli.core.types import InversionSettings
 from igm_cli.model import Model, open_checkpoint
 
@@ -61,8 +61,7 @@ def main() -> None:
     print("| images | found (K = 1) | error of those found | alone and found (K estimated) | CPU seconds |")
     print("|---|---|---|---|---|")
     for images in map(int, args.images.split(",")):
-        how: dict[str, Any] = {"others": args.others, "shift": args.shift, "estimate": args.estimate}
-        print(row(images, measure(model, images, args.trials, args.seed, **how)), flush=True)
+        print(row(images, measure(model, images, args)), flush=True)
 
 
 def row(images: int, trials: Sequence[Trial]) -> str:
@@ -75,31 +74,17 @@ def row(images: int, trials: Sequence[Trial]) -> str:
     return f"| {images} | {_percent(found)} | {error:.4f} | {told} | {seconds:.1f} |"
 
 
-def measure(
-    model: Model,
-    images: int,
-    trials: int,
-    seed: int,
-    *,
-    others: int = OTHERS,
-    shift: float = 0.0,
-    estimate: bool = False,
-) -> list[Trial]:
+def measure(model: Model, images: int, asked: argparse.Namespace) -> list[Trial]:
     """Returns the result of each trial."""
-    settings = InversionSettings.from_dict(model.inference)
     results = []
-    for trial in range(trials):
-        seen, place = scenes_with_a_place(images, seed, trial, others, shift)
+    for trial in range(asked.trials):
+        seen, place = scenes_with_a_place(images, asked.seed, trial, asked.others, asked.shift)
         started = time.process_time()
-        one = invert_shared(model.denoiser, seen, settings, k=1, composition=model.composition)
+        error = _distances(model, seen, place, 1)[0]
         seconds = time.process_time() - started
-        alone = None
-        if estimate:
-            every = _distances(
-                invert_shared(model.denoiser, seen, settings, composition=model.composition), place
-            )
-            alone = len(every) == 1 and every[0] < FOUND
-        results.append(Trial(_distances(one, place)[0], seconds, alone))
+        every = _distances(model, seen, place, None) if asked.estimate else []
+        alone = len(every) == 1 and every[0] < FOUND if asked.estimate else None
+        results.append(Trial(error, seconds, alone))
     return results
 
 
@@ -133,16 +118,8 @@ def _scene(
         radius = options.sizes[size]
         moved = [p + stream.uniform(-shift, shift) for p in place]
         x, y = _on_the_plane(scene, moved[0] * width, moved[1] * height, radius, options)
-        item = SceneObject(
-            stream.choice(options.shapes),
-            size,
-            stream.choice(options.colors),
-            stream.choice(options.materials),
-            x,
-            y,
-            radius,
-            stream.uniform(0, 360),
-        )
+        shape, color, material = map(stream.choice, (options.shapes, options.colors, options.materials))
+        item = SceneObject(shape, size, color, material, x, y, radius, stream.uniform(0, 360))
         free = all(math.hypot(x - o.x, y - o.y) >= radius + o.radius + MIN_DISTANCE for o in scene.objects)
         whole = replace(scene, objects=(*scene.objects, item))
         if max(abs(x), abs(y)) <= PLANE + 0.5 and free and _all_visible(whole, options):
@@ -169,9 +146,10 @@ def _all_visible(scene: Scene, options: SceneOptions) -> bool:
     return bool((pixels >= MIN_VISIBLE * width * height).all())
 
 
-def _distances(found: SharedInversion, place: Tensor) -> list[float]:
-    distances: list[float] = (found.concepts - place).norm(dim=1).tolist()
-    return distances or [math.inf]
+def _distances(model: Model, seen: Tensor, place: Tensor, k: int | None) -> list[float]:
+    settings = InversionSettings.from_dict(model.inference)
+    found = invert_shared(model.denoiser, seen, settings, k=k, composition=model.composition)
+    return (found.concepts - place).norm(dim=1).tolist() or [math.inf]
 
 
 def _percent(rate: Estimate) -> str:

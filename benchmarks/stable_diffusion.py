@@ -12,14 +12,13 @@ from __future__ import annotations
 import argparse
 import math
 import platform
-import resource
 import time
 from dataclasses import replace
 
 import torch
 
 from igm_cli.core.concepts import Text
-from igm_cli.core.device import keep_freed_memory, resolve_device
+from igm_cli.core.device import keep_freed_memory, peak_memory, resolve_device
 from igm_cli.core.inference.engine import invert
 from igm_cli.core.models.families import ONE_OR_TWO
 from igm_cli.core.models.pipeline_files import quiet
@@ -129,13 +128,6 @@ def compared(denoiser: TextToImageDenoiser, image: torch.Tensor, k: int, draws: 
     )
 
 
-def peak_memory(device: torch.device) -> str:
-    """Returns the peak memory in GB."""
-    if device.type == "cuda":
-        return f"{torch.cuda.max_memory_allocated() / 1e9:.1f} GB on the GPU"
-    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB"
-
-
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -147,17 +139,15 @@ def main() -> None:
     keep_freed_memory()
     parts = random_parts(device, args.size, resolve_dtype("auto", device))
     networks = {name: getattr(parts.pipe, name) for name in ("unet", "vae", "text_encoder")}
-    millions = ", ".join(
-        f"{name} {sum(p.numel() for p in network.parameters()) / 1e6:.0f} M"
-        for name, network in networks.items()
-    )
+    counts = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
+    millions = ", ".join(f"{name} {count / 1e6:.0f} M" for name, count in counts.items())
     processor = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     print(f"{processor}, {torch.get_num_threads()} threads, torch {torch.__version__}, {device}")
     print(f"parameters: {millions}; {parts.dtype}; image {args.size} x {args.size}")
     image = torch.rand(3, args.size, args.size, generator=torch.Generator().manual_seed(0)) * 2 - 1
     for labels, k in CASES:
         print(compared(TextToImageDenoiser(parts, Text(LABELS[:labels])), image, k, args.draws))
-    print(f"peak memory: {peak_memory(device)}")
+    print(f"peak memory: {peak_memory(device):.1f} GB{' on the GPU' if device.type == 'cuda' else ''}")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from igm_cli.benchmarks.timing import machine
 from igm_cli.commands.train_preset import Recipe, data_parts, model_spec, read_preset
 from igm_cli.core.device import (
     keep_freed_memory,
@@ -80,7 +81,13 @@ def main() -> None:
             preset, samples, device, args.steps, args.warm_up,
             batch_size=size, precision=precision, compile=compiled,
         )  # fmt: skip
-        row = {"device": name(device), "batch_size": size, "compile": compiled, **figures, **rendering}
+        row = {
+            "device": machine(device)["device"],
+            "batch_size": size,
+            "compile": compiled,
+            **figures,
+            **rendering,
+        }
         shown = " ".join(
             f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()
         )
@@ -134,11 +141,6 @@ def speed(
         "first_loss": first,
         "loss": loss,
     }
-
-
-def name(device: torch.device) -> str:
-    """Returns the device's name."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 if __name__ == "__main__":

@@ -14,16 +14,19 @@ import torch
 from PIL import Image, ImageDraw
 from test_celeba import write_celeba
 from test_clevr import write_clevr
+from tiny_models import PLACES, spec_of, write
 
 from igm_cli.benchmarks.baselines.fit import Budget
+from igm_cli.benchmarks.frame import declared
 from igm_cli.benchmarks.suite import Request, find_suite
 from igm_cli.commands.benchmark_run import run_benchmark
-from igm_cli.core.checkpoint import ModelSpec, save_checkpoint
+from igm_cli.core.checkpoint import ModelSpec
 from igm_cli.core.concepts import Categorical, Continuous
 from igm_cli.core.models.pipeline_files import quiet
 from igm_cli.core.noise_schedule import ScheduleConfig
 from igm_cli.output import Output
-from igm_cli.plugins.clevr.object_attributes import VALUES, ObjectAttributes
+from igm_cli.plugins import registry
+from igm_cli.plugins.clevr.object_attributes import VALUES
 
 EASY, NOISY = "K3-n6-D200", "hrr-K2-n6-D128-noise0.5"
 FOUR = "cat,dog,rabbit,fox"
@@ -77,30 +80,23 @@ class Case:
 
 def attribute_spec(*factors: str) -> ModelSpec:
     """Returns a tiny model of binary attributes."""
-    shape = {"channels": [8, 8, 8], "blocks": 1, "head_channels": 8, "head_layers": 1}
-    return ModelSpec(
-        architecture="factored",
-        options={"image_size": [32, 32], "patch": 4, **shape},
-        space=Categorical(dict.fromkeys(factors, ("no", "yes"))).to_dict(),
+    return spec_of(
+        "attributes",
+        Categorical(dict.fromkeys(factors, ("no", "yes"))),
+        {"draws": 2, "max_draws": 6, "relax_steps": 3},
         schedule=ScheduleConfig(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction").to_dict(),
-        composition="sum",
-        image_size=(32, 32),
-        concepts="attributes",
         concept_options={"factors": ",".join(factors)},
-        inference={"draws": 2, "max_draws": 6, "relax_steps": 3},
         info={"contrast": 0.03},
     )
 
 
-def write_model(folder: Path, spec: ModelSpec) -> Path:
-    """Writes a random model."""
-    torch.manual_seed(0)
-    model = spec.build()
-    with torch.no_grad():  # zero-initialised outputs would make every hypothesis equal
-        for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    save_checkpoint(folder, spec, model.state_dict())
-    return folder
+def valued_spec(
+    concepts: str, name: str, values: Sequence[str], inference: dict[str, Any], **more: Any
+) -> ModelSpec:
+    """Returns a tiny model of objects that have a value of one kind."""
+    options = {"factors": f"{name}={'|'.join(values)}"}
+    space = registry.configured(registry.concept_parser(concepts), options).space
+    return spec_of(concepts, space, inference, (48, 32), concept_options=options, **more)
 
 
 def write_pipeline(folder: Path) -> Path:
@@ -120,20 +116,8 @@ def write_pipeline(folder: Path) -> Path:
 def write_positions(folder: Path, image_size: tuple[int, int] = (48, 32), scale: float = 0.0) -> Path:
     """Writes a tiny random model of positions; with a scale, of images of any size."""
     space = Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0), local=True)
-    inference = {"grid": [4, 4], "draws": 4, "max_draws": 4, "k_max": 3, "keep": 8, "refine_steps": 1}
-    shape = {"channels": [8, 8, 8], "blocks": 1, "head_channels": 8, "head_layers": 1, "window": 3}
-    spec = ModelSpec(
-        architecture="factored",
-        options={"image_size": list(image_size), "patch": 4, "coordinates": not scale, **shape},
-        space=space.to_dict(),
-        schedule=ScheduleConfig().to_dict(),
-        composition="sum",
-        image_size=image_size,
-        scale=scale,
-        concepts="pos",
-        inference=inference,
-    )
-    return write_model(folder, spec)
+    shape = {"window": 3, "coordinates": not scale}
+    return write(folder, spec_of("pos", space, PLACES, image_size, shape, scale=scale))
 
 
 def write_discs(folder: Path) -> None:
@@ -160,18 +144,9 @@ def write_composed(folder: Path) -> Path:
     models = folder.parent / "models" / "continual"
     radii = tuple(f"{0.25 + 0.05 * number:.2f}" for number in range(20))
     for name, values in (("color", VALUES["color"]), ("shape", VALUES["shape"]), ("size", radii)):
-        parser = ObjectAttributes({name: values})
-        spec = attribute_spec("Smiling")
-        spec = replace(
-            spec,
-            options={**spec.options, "image_size": [48, 32]},
-            space=parser.space.to_dict(),
-            schedule=ScheduleConfig().to_dict(),
-            image_size=(48, 32),
-            concepts=parser.name,
-            concept_options={"factors": f"{name}={'|'.join(values)}"},
-        )
-        write_model(models / name, spec)
+        inference = {"draws": 2, "max_draws": 6, "relax_steps": 3}
+        spec = valued_spec("object-attributes", name, values, inference, info={"contrast": 0.03})
+        write(models / name, spec)
     write_positions(models / "position")
     for name in ("color", "position"):
         shutil.copytree(models / name, models.parent / name)
@@ -182,26 +157,17 @@ def write_composed(folder: Path) -> Path:
 
 CASES: dict[str, Case] = {
     "attributes": Case(
-        methods=(
-            "igm",
-            "enumerate",
-            "relax",
-            "diffusion-classifier",
-            "read-out",
-            "gc",
-            "gc-variant",
-            "resnet-50",
-        ),
+        methods=tuple(declared("attributes")["methods"]),
         splits=("folder-female", "folder-male", "factors"),
         options={"exact_images": 2, "relax_images": 1},
-        model=lambda folder: write_model(folder, attribute_spec(*PAPERS)),
+        model=lambda folder: write(folder, attribute_spec(*PAPERS)),
         data=lambda folder: write_celeba(folder, range(1, 81)),  # 73 to 80 are tested on; 76 to 79 are male
         files=("pictures-1.png", "pictures-2.png", "factors-seconds.png", "factors-calls.png"),
         other=("relax_steps", 5),
         limit=3,
     ),
     "composition": Case(
-        methods=("real", "igm", "ddim", "ula", "particles", "conditional"),
+        methods=tuple(declared("composition")["methods"]),
         splits=("and-1", "and-3", "or-of-ands", "pos-and-not-color", "continual-3", "crossed-5", "faces"),
         options={
             "steps": 3,
@@ -229,16 +195,7 @@ CASES: dict[str, Case] = {
         other=("problems", 3),
     ),
     "zero-shot": Case(
-        methods=(
-            "igm",
-            "igm-adaptive",
-            "igm-tested",
-            "igm-coarse",
-            "enumerate",
-            "dc-compound",
-            "dc-variant",
-            "prompt-weights",
-        ),
+        methods=tuple(declared("zero-shot")["methods"]),
         splits=("pairs-3-drawn", "pairs-25-drawn", "count-drawn"),
         options={"draws": 2, "relax_steps": 2, "slow_limit": 1, "animals": FOUR},
         model=write_pipeline,
@@ -285,6 +242,11 @@ CASES: dict[str, Case] = {
 }
 
 
+def recorded(split: str, item: str, *rows: dict[str, Any]) -> dict[str, Any]:
+    """Returns a record of known rows."""
+    return {"method": "any", "split": split, "item": item, "rows": list(rows)}
+
+
 def work(name: str, request: Request, out: Path, methods: Sequence[str] = ()) -> dict[str, Any]:
     """Runs a suite into a folder and returns its summary."""
     run_benchmark(find_suite(name), methods or CASES[name].methods, request, out, Output(as_json=True))
@@ -322,3 +284,8 @@ class Run(NamedTuple):
     def case(self) -> Case:
         """What was run."""
         return CASES[self.name]
+
+    def opened(self, *splits: str, **changes: Any) -> Any:
+        """Opens the suite again, on other splits or with other changes of the request."""
+        request = replace(self.request, splits=splits or self.request.splits)
+        return find_suite(self.name).open(replace(request, **changes))

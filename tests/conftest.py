@@ -97,6 +97,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
     return run
 
 
+@pytest.fixture
+def run(request: pytest.FixtureRequest, finished: Callable[[str], Run]) -> Run:
+    """The finished run of the suite that a test file is named after: test_benchmark_SUITE.py."""
+    return finished(request.path.stem.removeprefix("test_benchmark_").replace("_", "-"))
+
+
 def in_two(*what: object) -> list[str]:
     """The command that runs a script, or ``-m`` and a module, in two processes that work together on the CPU.
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from test_cli import one_sentence
 
 from igm_cli.app import main
-from igm_cli.benchmarks.intervals import Estimate, mean, proportion, rate, ratio
+from igm_cli.benchmarks.intervals import mean, rate, ratio
 from igm_cli.benchmarks.scores import Paired
 from igm_cli.commands.benchmark import parse_budget
 from igm_cli.errors import UsageError
@@ -23,18 +23,9 @@ from igm_cli.errors import UsageError
 
 
 def test_a_run_from_the_command_line(igm: Igm, tmp_path: Path) -> None:
-    arguments = (
-        "benchmark",
-        "decomposition",
-        "--methods",
-        "auto,exhaustive",
-        "--splits",
-        "points",
-        "--limit",
-        "1",
-    )
-    options = ("--set", "points=K3-n6-D200,K2-n4-D64", "--set", "problems=2", "--device", "cpu", "-o", tmp_path)
-    done = igm(*arguments, *options, "--json")
+    options = "--set points=K3-n6-D200,K2-n4-D64 --set problems=2 --device cpu --json"
+    asked = f"benchmark decomposition --methods auto,exhaustive --splits points --limit 1 {options}"
+    done = igm(*asked.split(), "-o", tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert (result["schema"], result["suite"], result["failed"]) == ("igm.benchmark/1", "decomposition", {})
@@ -46,17 +37,9 @@ def test_a_run_from_the_command_line(igm: Igm, tmp_path: Path) -> None:
 
 
 def test_a_report_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [
-        "benchmark",
-        "decomposition",
-        "--splits",
-        "points",
-        "--set",
-        "points=K2-n4-D64",
-        "-o",
-        str(tmp_path),
-    ]
-    arguments += ["--set", "problems=2", "--device", "cpu", "--methods"]
+    options = "--set points=K2-n4-D64 --set problems=2 --device cpu"
+    arguments = ["-o", str(tmp_path), *options.split(), "--methods"]
+    arguments = [*["benchmark", "decomposition", "--splits", "points"], *arguments]
     assert main([*arguments, "exhaustive"]) == 0
     shown = capsys.readouterr()
     assert "K2-n4-D64" in shown.out and "all right" in shown.out
@@ -155,12 +138,6 @@ def test_bootstrap_intervals_repeat() -> None:
     assert found == ratio([3, 4, 2, 5, 5] * 20, [3, 4, 4, 5, 6] * 20)
     alone = mean([7])
     assert alone.value == 7 and math.isnan(alone.low) and math.isnan(alone.high)
-
-
-def test_wilsons_intervals() -> None:
-    assert list(proportion([True])) == pytest.approx([1, 0.207, 1], abs=1e-3)
-    assert list(proportion([True, True, False, False])) == pytest.approx([0.5, 0.150, 0.850], abs=1e-3)
-    assert isinstance(proportion([]), Estimate) and math.isnan(proportion([]).value)
 
 
 @pytest.mark.parametrize(

@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from benchmark_cases import CASES, Run, records_of
+from benchmark_cases import Run, records_of
 from torch import nn
 
 from igm_cli.benchmarks.baselines.judges import KindJudge, MeasureJudge, PlaceJudge, all_right, near
-from igm_cli.benchmarks.suite import PictureGrid, find_suite
+from igm_cli.benchmarks.suite import PictureGrid
 from igm_cli.benchmarks.suites.composition import metrics
 from igm_cli.errors import InputError, MissingError
-
-
-@pytest.fixture
-def run(finished: Callable[[str], Run]) -> Run:
-    return finished("composition")
-
-
-@pytest.fixture
-def folder(run: Run) -> Path:
-    """Where model and judges are."""
-    return run.out.parent
-
-
-def opened(folder: Path, **changes: Any) -> Any:
-    return find_suite("composition").open(CASES["composition"].request(folder, **changes))
 
 
 class Told(nn.Module):
@@ -106,11 +90,10 @@ def test_rates_count_what_they_say() -> None:
     assert "seconds" not in found and "own_recall" not in found
 
 
-def test_samples_do_not_depend_on_what_is_drawn_beside_them(run: Run, folder: Path) -> None:
-    options = dict(run.request.options)
+def test_samples_do_not_depend_on_what_is_drawn_beside_them(run: Run) -> None:
     for split in ("and-3", "continual-3"):
         alone, together = (
-            opened(folder, options={**options, "batch": batch}, splits=(split,)).parts[split].drawn
+            run.opened(split, options={**run.request.options, "batch": batch}).parts[split].drawn
             for batch in (1, 2)
         )
         for name in ("igm", "ddim", "ula") if split == "and-3" else ("igm", "particles", "conditional"):
@@ -130,16 +113,16 @@ def test_calls_and_what_only_some_rows_hold(run: Run) -> None:
     assert not {"own", "diversity"} & set(rows["ddim", "and-1", second])
 
 
-def test_pictures_stand_beside_renders(run: Run, folder: Path) -> None:
-    report = opened(folder).report(records_of(run.out), {})
+def test_pictures_stand_beside_renders(run: Run) -> None:
+    report = run.opened().report(records_of(run.out), {})
     (grid,) = [figure for figure in report.figures if isinstance(figure, PictureGrid)]
     assert grid.columns == ["real", "igm", "ddim", "ula", "particles", "conditional"] and len(grid.rows) == 14
     empty = {split for split, pictures in grid.rows if pictures[-1] is None}
     assert empty == {"and-1", "and-3", "or-of-ands", "pos-and-not-color", "faces"}
 
 
-def test_expressions_are_filled_in_with_what_renders_show(folder: Path) -> None:
-    parts = opened(folder).parts
+def test_expressions_are_filled_in_with_what_renders_show(run: Run) -> None:
+    parts = run.opened().parts
     for number, row in enumerate(parts["or-of-ands"].scenes.data):
         (thing,), asked = row["objects"], parts["or-of-ands"].expression(number)
         x, y = thing["pixel_coords"][0] / 96, thing["pixel_coords"][1] / 64
@@ -153,9 +136,9 @@ def test_expressions_are_filled_in_with_what_renders_show(folder: Path) -> None:
     assert parts["faces"].expression(0).endswith(f"Smiling={'yes' if held else 'no'}")
 
 
-def test_a_branch_holds_if_all_that_it_asks_for_does(folder: Path) -> None:
+def test_a_branch_holds_if_all_that_it_asks_for_does(run: Run) -> None:
     """One object, at the place and of the color; a second object, or the excluded color, spoils it."""
-    either, without = (opened(folder).parts[name] for name in ("or-of-ands", "pos-and-not-color"))
+    either, without = (run.opened().parts[name] for name in ("or-of-ands", "pos-and-not-color"))
     ours = either.values[0]
     right = {"place": list(ours["at"]), "color": ours["color"]}
     other = {"place": list(ours["at2"]), "color": ours["color2"]}
@@ -171,9 +154,9 @@ def test_a_branch_holds_if_all_that_it_asks_for_does(folder: Path) -> None:
     assert not without.judged([{"place": [at[0] + 0.07, at[1]], "color": "none"}], 0)["shown"]["place"]
 
 
-def test_places_and_sizes_are_measured(folder: Path) -> None:
+def test_places_and_sizes_are_measured(run: Run) -> None:
     """Only sizes and places that were never together are asked for; a place is off by the mean of both coordinates."""
-    part = opened(folder).parts["crossed-5"]
+    part = run.opened().parts["crossed-5"]
     (thing,) = part.scenes.data[0]["objects"]
     assert part.expression(0).endswith(f") AND size={thing['size']}") and thing["size"] != "1.20"
     x, y = part.values[0]["at"]
@@ -195,19 +178,19 @@ def test_rates_of_expressions() -> None:
     assert found == {"as_asked": 0.5, "place": 1, "excluded": 0.5}
 
 
-def test_a_missing_model_is_told_with_the_command_that_trains_it(folder: Path, tmp_path: Path) -> None:
+def test_a_missing_model_is_told_with_the_command_that_trains_it(run: Run, tmp_path: Path) -> None:
     options = {"models": str(tmp_path)}
     with pytest.raises(MissingError, match="igm train clevr --preset object-position --output"):
-        opened(folder, splits=("or-of-ands",), options=options)
+        run.opened("or-of-ands", options=options)
     (tmp_path / "continual").mkdir()
-    shutil.copytree(folder / "models" / "continual" / "position", tmp_path / "continual" / "position")
+    shutil.copytree(run.out.parent / "models" / "continual" / "position", tmp_path / "continual" / "position")
     with pytest.raises(MissingError, match=r"--preset continual-shape --with \S+continual/position --output"):
-        opened(folder, splits=("continual-2",), options=options)
+        run.opened("continual-2", options=options)
 
 
-def test_a_data_root_is_refused(folder: Path) -> None:
+def test_a_data_root_is_refused(run: Run, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="leave out the data root"):
-        opened(folder, data_root=folder)
+        run.opened(data_root=tmp_path)
 
 
 @pytest.mark.slow

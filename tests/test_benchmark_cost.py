@@ -177,9 +177,6 @@ def test_memory_of_one_inversion(tiny: Checkpoint, tiny_model: Path) -> None:
 
 def test_options(bench: CostBench) -> None:
     assert bench.numbers["images"] == 1 and bench.numbers["objects"] == 5
-    for wrong in ({"images": "many"}, {"images": 0}, {"sgd_steps": 1}, {"workers": -1}):
-        with pytest.raises(UsageError, match=next(iter(wrong))):
-            find_suite("cost").open(replace(bench.request, options=wrong))
     with pytest.raises(UsageError, match="leave out the data root"):
         find_suite("cost").open(replace(bench.request, data_root=Path()))
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmark_cases import CASES, EASY, NOISY, Run, records_of, work
+from benchmark_cases import CASES, EASY, NOISY, Run, recorded, records_of, work
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -86,7 +85,6 @@ def test_points_of_all_splits() -> None:
 @pytest.mark.parametrize(
     ("options", "splits", "says"),
     [
-        ({"problems": 0}, ("size",), "whole number of 1 to"),
         ({"precision": "float8"}, ("size",), "float32 or bfloat16"),
         ({"points": "K3-n5"}, (OWN,), "names no point"),
         ({"points": "vtb-K3-n5-D9"}, (OWN,), "unknown binding 'vtb'"),
@@ -161,13 +159,12 @@ def test_a_part_of_exhaustive_search_has_no_accuracy(name: str) -> None:
     (row,) = bench.method(EXHAUSTIVE)(OWN, name)
     assert row["share"] == pytest.approx(2 / 6) and row["right"] is None
     assert row["operations"] == pytest.approx([row["exhaustive"]] * 2)
-    report = build([record(row)], {}, SUITE.splits)
+    report = build([recorded(OWN, "", row)], {}, SUITE.splits)
     (cells,) = next(table for table in report.tables if table.name == f"table-{OWN}").rows
     assert "(from 33 %)" in cells[8] and cells[3] == ""
 
 
-def test_end_to_end(finished: Callable[[str], Run], tmp_path: Path) -> None:
-    run = finished("decomposition")
+def test_end_to_end(run: Run, tmp_path: Path) -> None:
     easy = run.summary["splits"][OWN][EASY]
     assert set(easy) == {AUTO, COUPLED, RESONATOR, EXHAUSTIVE} and easy[AUTO]["exact"][0] == 1
     assert run.summary["auto"][OWN][EASY]["exact"] == 1 and run.summary["auto"][OWN][EASY]["arithmetic"] <= 1
@@ -208,10 +205,6 @@ def row(label: str, right: list[int] | None, seconds: float = 1.0, **more: Any) 
         "seconds": seconds,
         **more,
     }
-
-
-def record(*rows: dict[str, Any], split: str = OWN) -> dict[str, Any]:
-    return {"method": "any", "split": split, "item": rows[0]["point"], "rows": list(rows)}
 
 
 def test_scores_of_known_rows() -> None:
@@ -257,7 +250,7 @@ def test_coupled_and_resonator_are_paired() -> None:
 
 def test_coupled_stands_beside_every_rival_that_was_run() -> None:
     rows = [row(COUPLED, [3, 3, 0]), row("resonator-outer", [3, 0, 0]), row("factorizer", [3, 3, 3])]
-    report = build([record(each, split="size") for each in rows], {}, SUITE.splits)
+    report = build([recorded("size", "", each) for each in rows], {}, SUITE.splits)
     (table,) = [table for table in report.tables if table.name == "coupled-and-rivals"]
     point = "K3-n100-D1000"
     assert [found[:7] for found in table.rows] == [
@@ -273,9 +266,9 @@ def plots_of(*records: dict[str, Any]) -> dict[str, Plot]:
 
 
 def test_plots_over_what_a_split_varies() -> None:
-    size = [record(row("a", [3, n % 3], point=f"K3-n{n}-D1000"), split="size") for n in (30, 20)]
-    size.append(record(row(EXHAUSTIVE, None, 5.0, point="K3-n30-D1000"), split="size"))
-    size.append(record(row("a", [2, 2], point="K2-n50-D1000"), split="size"))
+    size = [recorded("size", "", row("a", [3, n % 3], point=f"K3-n{n}-D1000")) for n in (30, 20)]
+    size.append(recorded("size", "", row(EXHAUSTIVE, None, 5.0, point="K3-n30-D1000")))
+    size.append(recorded("size", "", row("a", [2, 2], point="K2-n50-D1000")))
     plots = plots_of(*size)
     assert set(plots) == {
         f"size-K{k}-{q}" for k in (2, 3) for q in ("exact", "factors", "seconds", "operations")
@@ -286,17 +279,17 @@ def test_plots_over_what_a_split_varies() -> None:
     assert seconds.log_y and list(seconds.curves[1].y) == [5.0] and not seconds.curves[1].low
 
     schemes = [row("a", [3, 3], point=f"K3-n40-D1000-rho{rho}-R{r}") for rho in (0.2, 0.5) for r in (0, 10)]
-    (plot,) = plots_of(*(record(each, split="restarts") for each in schemes)).values()
+    (plot,) = plots_of(*(recorded("restarts", "", each) for each in schemes)).values()
     assert [(curve.label, tuple(curve.x)) for curve in plot.curves] == [
         ("ρ = 0.2", (0, 10)),
         ("ρ = 0.5", (0, 10)),
     ]
-    assert plots_of(record(row("a", [3, 3]), split="targets")) == {}
+    assert plots_of(recorded("targets", "", row("a", [3, 3]))) == {}
 
 
 def test_report_of_nothing_and_of_failures() -> None:
     assert [table.name for table in build([], {}, SUITE.splits).tables] == ["methods"]
-    report = build([record(row("a", [3, 3], math.pi))], {"b": {"failed": "no room"}}, SUITE.splits)
+    report = build([recorded(OWN, "", row("a", [3, 3], math.pi))], {"b": {"failed": "no room"}}, SUITE.splits)
     assert all(len(cells) == len(table.columns) for table in report.tables for cells in table.rows)
     details = next(table for table in report.tables if table.name == f"table-{OWN}")
     assert [cells[2:4] for cells in details.rows] == [["a", "100.0 % [34.2, 100.0]"], ["b", "failed"]]

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmark_cases import CASES, Run, records_of
+from benchmark_cases import Run, recorded, records_of
 
-from igm_cli.benchmarks.suite import Plot, find_suite
+from igm_cli.benchmarks.suite import Plot
 from igm_cli.benchmarks.suites import object_discovery
-from igm_cli.benchmarks.suites.object_discovery import SUITE, metrics
+from igm_cli.benchmarks.suites.object_discovery import metrics
 from igm_cli.core.checkpoint import ModelSpec, save_checkpoint
 from igm_cli.core.noise_schedule import ScheduleConfig
-from igm_cli.errors import InputError, UsageError
+from igm_cli.errors import InputError
 from igm_cli.plugins import registry
-
-CASE = CASES["object-discovery"]
 
 
 @pytest.fixture
@@ -36,16 +33,6 @@ def unet(tmp_path: Path) -> Path:
     )
     save_checkpoint(tmp_path / "unet", spec, spec.build().state_dict())
     return tmp_path / "unet"
-
-
-def opened(run: Run, *splits: str, **changes: Any) -> Any:
-    folder = run.out.parent
-    return find_suite("object-discovery").open(CASE.request(folder, splits=splits or CASE.splits, **changes))
-
-
-@pytest.fixture
-def run(finished: Callable[[str], Run]) -> Run:
-    return finished("object-discovery")
 
 
 def test_one_descent_gives_a_row_for_every_number_of_starts(run: Run) -> None:
@@ -70,26 +57,24 @@ def test_methods_are_asked_twice(run: Run) -> None:
 
 
 def test_the_papers_unet_is_measured_beside(run: Run, unet: Path) -> None:
-    options = {**CASE.options, "unet": str(unet)}
-    assert set(opened(run, options=options).method("igm-sgd").info) == {"igm-sgd", "igm-sgd-unet"}
+    options = {**run.case.options, "unet": str(unet)}
+    assert set(run.opened(options=options).method("igm-sgd").info) == {"igm-sgd", "igm-sgd-unet"}
     igm_json = json.loads((unet / "igm.json").read_text())
     (unet / "igm.json").write_text(json.dumps({**igm_json, "image_size": [32, 32]}))
     with pytest.raises(InputError, match=r"model.image_size=\[48,32\]"):
-        opened(run, options=options).method("igm-sgd")
+        run.opened(options=options).method("igm-sgd")
 
 
 def test_baselines_are_trained_on_rendered_images_where_the_folder_has_none(run: Run) -> None:
-    bench = opened(run, "folder")
+    bench = run.opened("folder")
     assert bench.data.about["rendered"]["size"] == 4
     assert tuple(map(len, bench.data.parts)) == (2, 2)
-    with pytest.raises(UsageError, match="gc_k_max takes a whole number of 0 to"):
-        opened(run, "folder", options={"gc_k_max": -1}).method("gc")
 
 
 def test_a_larger_limit_finds_the_same_rendered_images(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(object_discovery, "RENDERED", 4)
-    few = opened(run, "3-5", data_root=None, limit=1)
-    all_of_them = opened(run, "3-5", data_root=None, limit=None)
+    few = run.opened("3-5", data_root=None, limit=1)
+    all_of_them = run.opened("3-5", data_root=None, limit=None)
     assert len(few.items("3-5")) == 1 and len(all_of_them.items("3-5")) == 4
     item = few.items("3-5")[0]
     assert few.scenes["3-5"][item].x0.equal(all_of_them.scenes["3-5"][item].x0)
@@ -97,7 +82,7 @@ def test_a_larger_limit_finds_the_same_rendered_images(run: Run, monkeypatch: py
 
 def test_models_of_something_else_are_refused(run: Run, tiny_attributes: Path) -> None:
     with pytest.raises(InputError, match="models of positions, not of 'attributes'"):
-        opened(run, "folder", model=tiny_attributes)
+        run.opened("folder", model=tiny_attributes)
 
 
 # Numbers of known rows
@@ -131,9 +116,9 @@ def test_methods_that_do_not_count_have_no_counts() -> None:
 
 
 def test_perception_is_plotted_over_the_number_of_objects(run: Run) -> None:
-    bench = opened(run, "folder-3-5", limit=3)
+    bench = run.opened("folder-3-5", limit=3)
     records = [
-        {"method": "any", "split": "folder-3-5", "item": item, "rows": [{"label": label, **row_}]}
+        recorded("folder-3-5", item, {"label": label, **row_})
         for item in bench.items("folder-3-5")
         for truth in [bench.scenes["folder-3-5"][item].truth.tolist()]
         for label, row_ in (("igm", row(truth, truth, truth[:1])), ("igm-sgd R=1", row(truth, truth, None)))
@@ -144,7 +129,3 @@ def test_perception_is_plotted_over_the_number_of_objects(run: Run) -> None:
     assert [(curve.label, curve.x, curve.y) for curve in plot.curves] == [("igm", [3, 4, 5], [100] * 3)]
     assert counts.truths == ["3", "4", "5"] and counts.counts == {"igm": [[0, 1]] * 3}
     assert [curve.label for curve in figures["time-folder-3-5"].curves] == ["igm", "igm-sgd"]
-
-
-def test_published_figures_are_of_known_splits() -> None:
-    assert set(SUITE.published) <= set(SUITE.splits)

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from benchmark_cases import CASES
+from benchmark_cases import CASES, valued_spec
+from tiny_models import PLACES, write
 
 from igm_cli.benchmarks.suite import find_suite
 from igm_cli.benchmarks.suites import object_discovery
-from igm_cli.benchmarks.suites.object_values import precision, value_metrics
-from igm_cli.benchmarks.suites.world_places import WorldPlaces, annotated
+from igm_cli.benchmarks.suites.object_values import WorldPlaces, annotated, precision, value_metrics
+from igm_cli.errors import InputError
 from igm_cli.plugins import registry
 from igm_cli.plugins.base import Frame
 
@@ -115,28 +116,10 @@ def test_methods_of_positions_alone_are_refused_for_such_models(
 ) -> None:
     monkeypatch.setattr(object_discovery, "WORLD", 40)
     monkeypatch.setattr(object_discovery, "RENDERED", 2)
-    from benchmark_cases import write_model
-
-    from igm_cli.core.checkpoint import ModelSpec
-    from igm_cli.core.noise_schedule import ScheduleConfig
-    from igm_cli.errors import InputError
-
-    options = {"factors": "size=small|large"}
-    parser = registry.configured(registry.concept_parser("objects"), options)
-    shape = {"channels": [8, 8, 8], "blocks": 1, "head_channels": 8, "head_layers": 1, "window": 3}
-    spec = ModelSpec(
-        architecture="factored",
-        options={"image_size": [48, 32], "patch": 4, **shape},
-        space=parser.space.to_dict(),
-        schedule=ScheduleConfig().to_dict(),
-        composition="sum",
-        image_size=(48, 32),
-        concepts="objects",
-        concept_options=options,
-        inference={"grid": [4, 4], "draws": 2, "max_draws": 2, "k_max": 3, "keep": 8, "refine_steps": 1},
-    )
+    inference = {**PLACES, "draws": 2, "max_draws": 2}
+    spec = valued_spec("objects", "size", ("small", "large"), inference, shape={"window": 3})
     case = CASES["object-discovery"]
-    request = case.request(tmp_path, model=write_model(tmp_path / "objects", spec), limit=2)
+    request = case.request(tmp_path, model=write(tmp_path / "objects", spec), limit=2)
     bench = find_suite("object-discovery").open(replace(request, data_root=None, splits=("3-5",)))
     with pytest.raises(InputError, match="igm-sgd is of models of positions"):
         bench.method("igm-sgd")

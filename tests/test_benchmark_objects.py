@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 import random
 import shutil
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from benchmark_cases import CASES, Run, records_of
+from benchmark_cases import Run, records_of
 from PIL import Image, ImageDraw
 from test_crops import dotted, samples, scattered
 from torch import Tensor
@@ -25,14 +23,12 @@ from igm_cli.benchmarks.baselines.watershed import Watershed, chosen
 from igm_cli.benchmarks.intervals import ratio_difference
 from igm_cli.benchmarks.points import Hits, best, border, hits
 from igm_cli.benchmarks.scores import ScoredSplits
-from igm_cli.benchmarks.suite import find_suite
 from igm_cli.benchmarks.suites.objects import Inside
 from igm_cli.benchmarks.suites.objects_report import comparisons, metrics
 from igm_cli.benchmarks.suites.objects_windows import SLICES, Bands, Sight, cut, regions
 from igm_cli.core.metrics import match_within
 from igm_cli.errors import InputError, UsageError
 
-CASE = CASES["objects"]
 NOWHERE = torch.zeros(0, 4)
 SIGHT = Sight(0.5, 16, (48, 48))
 
@@ -347,13 +343,8 @@ def test_where_igm_loses_is_said(photographs: str) -> None:
 # The suite
 
 
-@pytest.fixture
-def run(finished: Callable[[str], Run]) -> Run:
-    return finished("objects")
-
-
 def test_records_hold_points_in_pixels_of_their_window(run: Run) -> None:
-    bench: Any = find_suite("objects").open(run.request)
+    bench = run.opened()
     for record in records_of(run.out):
         scene = bench.scenes[record["split"]].scene(record["item"])
         (found,) = record["rows"]
@@ -373,7 +364,7 @@ def test_the_radius_is_a_quarter_of_the_distance_of_neighbours(run: Run) -> None
 
 
 def test_baselines_are_trained_on_crops_as_igm_is(run: Run) -> None:
-    bench: Any = find_suite("objects").open(run.request)
+    bench = run.opened()
     assert bench.crops.scale == 0.5 and bench.crops.turns and bench.crops.most == 16
     kept, held = bench._parts
     assert not set(kept["file"]) & set(held["file"]) and len(held) == 1
@@ -382,36 +373,30 @@ def test_baselines_are_trained_on_crops_as_igm_is(run: Run) -> None:
 
 
 def test_photographs_are_read_by_the_range_and_known_by_their_content(run: Run, tmp_path: Path) -> None:
-    def opened(**changes: Any) -> Any:
-        return find_suite("objects").open(replace(run.request, **changes))
-
-    bench, dark = opened(), opened(pixel_range=(0.0, 1000.0))
+    bench, dark = run.opened(), run.opened(pixel_range=(0.0, 1000.0))
     images = [np.asarray(each.photographs[0]["image"].convert("L")).mean() for each in (bench, dark)]
     assert images[1] < images[0] / 2 and bench.identity != dark.identity
     assert bench.trained_on(True).about != dark.trained_on(True).about
     moved = shutil.copytree(run.request.data_root, tmp_path / run.request.data_root.name)
     (moved / "runs" / "first").mkdir(parents=True)  # the benchmark's own folder may lie in the data
     (moved / "runs" / "first" / "benchmark.json").write_text("{}")
-    assert opened(data_root=moved).identity == bench.identity
+    assert run.opened(data_root=moved).identity == bench.identity
     table = next(
         path for path in sorted(moved.rglob("*")) if path.is_file() and path.suffix in (".txt", ".csv", ".json")
     )
     table.write_text(table.read_text().replace(".5", ".6"))
-    assert opened(data_root=moved).identity != bench.identity
-    assert opened(data_root=moved).trained_on(True).about != bench.trained_on(True).about
+    assert run.opened(data_root=moved).identity != bench.identity
+    assert run.opened(data_root=moved).trained_on(True).about != bench.trained_on(True).about
 
 
 def test_what_cannot_be_measured_is_refused(run: Run, tiny_model: Path) -> None:
-    def opened(**changes: Any) -> Any:
-        return find_suite("objects").open(CASE.request(run.out.parent, **changes))
-
     with pytest.raises(InputError, match="trained on crops of photographs"):
-        opened(model=tiny_model)
+        run.opened(model=tiny_model)
     with pytest.raises(InputError, match="needs --data-root"):
-        opened(data_root=None)
+        run.opened(data_root=None)
     with pytest.raises(UsageError, match="a number of pixels above 0"):
-        opened(options={"radius": 0})
+        run.opened(options={"radius": 0})
     with pytest.raises(UsageError, match="part takes train or val or test"):
-        opened(options={"part": "rest"})
+        run.opened(options={"part": "rest"})
     with pytest.raises(InputError, match="as many objects as 61-140"):
-        opened(splits=("61-140",))
+        run.opened("61-140")

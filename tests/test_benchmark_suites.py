@@ -16,7 +16,7 @@ from benchmark_cases import CASES, Run, records_of, without_times, work
 
 from igm_cli.benchmarks.suite import find_suite
 from igm_cli.commands.benchmark_run import run_benchmark
-from igm_cli.errors import IgmError, InputError
+from igm_cli.errors import IgmError, InputError, UsageError
 from igm_cli.output import Output
 
 
@@ -26,7 +26,7 @@ def run(request: pytest.FixtureRequest, finished: Callable[[str], Run]) -> Run:
 
 
 def test_methods_answer_every_item_within_their_limit(run: Run) -> None:
-    bench = find_suite(run.name).open(run.request)
+    bench = run.opened()
     records = records_of(run.out)
     for split in run.case.splits:
         items = list(bench.items(split))
@@ -150,3 +150,17 @@ def test_declarations_are_complete(run: Run) -> None:
         assert all(isinstance(line, str) and line for line in lines.values())
     for root in (None, Path()):
         assert set(suite.default_splits(root)) <= set(suite.splits)
+    published = {name.removeprefix("folder-") for name in suite.published}  # type: ignore[attr-defined]
+    assert published <= {
+        name.removeprefix("folder-").rpartition("-")[0] or name for name in suite.splits
+    } | set(suite.splits)
+
+
+def test_whole_numbers_are_no_less_than_they_may(run: Run) -> None:
+    words = find_suite(run.name).words  # type: ignore[attr-defined]
+    assert words["numbers"].keys() >= words.get("least", {}).keys()
+    for name in words["numbers"]:
+        least = words.get("least", {}).get(name, 1)
+        for wrong in (least - 1, least + 0.5, "few", True, 10**10):
+            with pytest.raises(UsageError, match=f"--set {name} takes a whole number of {least} to"):
+                run.opened(options={**run.request.options, name: wrong})

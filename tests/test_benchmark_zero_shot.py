@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmark_cases import CASES, FOUR, Run, records_of, work
+from benchmark_cases import CASES, FOUR, Run, recorded, records_of, work
 from PIL import Image
 
 import igm_cli
 from igm_cli.benchmarks.baselines.label_methods import BATCH
 from igm_cli.benchmarks.report import score_table
-from igm_cli.benchmarks.scores import Paired, agreement, by_label, calibration, paired_with
+from igm_cli.benchmarks.scores import Paired, by_label, paired_with
 from igm_cli.benchmarks.suite import Confusion, Plot, Request, find_suite
 from igm_cli.benchmarks.suites.zero_shot import (
     ADAPTIVE,
@@ -30,6 +29,7 @@ from igm_cli.benchmarks.suites.zero_shot import (
     hits,
     metrics,
     most_calls,
+    predicted,
     right,
     spared_calls,
     stopped_early,
@@ -40,12 +40,6 @@ from igm_cli.errors import InputError, MissingError, UsageError
 
 CASE = CASES["zero-shot"]
 SMALL, SHOWN = CASE.options, CASE.splits
-
-
-@pytest.fixture
-def run(finished: Callable[[str], Run]) -> Run:
-    """Every method on two pictures of every task."""
-    return finished("zero-shot")
 
 
 @pytest.fixture
@@ -208,14 +202,12 @@ def test_stages_spare_calls(model: Path) -> None:
     ("options", "says"),
     [
         ({"draws": 0}, "draws takes a whole number of 1 to"),
-        ({"slow_limit": "few"}, "slow_limit takes a whole number"),
         ({"template": "a photo"}, "must hold {label}"),
         ({"stages": "perhaps"}, "on or off"),
         ({"views": 3}, "1, 2 or 4"),
         ({"views": "four"}, "whole number"),
         ({"animals": " , "}, "names with commas"),
         ({"others": ""}, "others takes names with commas"),
-        ({"coarse": 1}, "coarse takes a whole number of 2"),
         ({"first": 0}, "first takes a whole number of 1"),
         ({"animals": "cat,unicorn"}, "unknown animal 'unicorn'"),
         ({"dtype": "float8"}, "unknown dtype"),
@@ -280,13 +272,10 @@ def row(label: str, predicted: str, truth: str, **more: Any) -> dict[str, Any]:
     return {"label": label, "predicted": list(predicted), "truth": list(truth), **told, **more}
 
 
-def record(item: str, *rows: dict[str, Any]) -> dict[str, Any]:
-    return {"method": "any", "split": "pairs-3-drawn", "item": item, "rows": list(rows)}
-
-
 def test_scores_of_known_rows() -> None:
     rows = [row("any", "ab", "ba"), row("any", "ac", "ab"), row("any", "a", "ab"), row("any", "abc", "abc")]
     assert [right(r) for r in rows] == [True, False, False, True]
+    assert hits(rows[1]) == [True, False] and predicted(rows[0]) == predicted(row("any", "ba", "ab"))
     found = metrics(rows)
     assert {name: e.value for name, e in found.items()} == pytest.approx(
         {
@@ -304,42 +293,16 @@ def test_scores_of_known_rows() -> None:
 
 def test_methods_are_paired_on_the_pictures_both_saw() -> None:
     records = [
-        record("1", row(IGM, "ab", "ab"), row("other", "ab", "ab")),
-        record("2", row(IGM, "ab", "ab"), row("other", "ac", "ab")),
-        record("3", row(IGM, "ac", "ab"), row("other", "ab", "ab")),
-        record("4", row(IGM, "ab", "ab")),
-        record("5", row(IGM, "ab", "ab"), row("other", "bc", "ab")),
+        recorded("pairs-3-drawn", "1", row(IGM, "ab", "ab"), row("other", "ab", "ab")),
+        recorded("pairs-3-drawn", "2", row(IGM, "ab", "ab"), row("other", "ac", "ab")),
+        recorded("pairs-3-drawn", "3", row(IGM, "ac", "ab"), row("other", "ab", "ab")),
+        recorded("pairs-3-drawn", "4", row(IGM, "ab", "ab")),
+        recorded("pairs-3-drawn", "5", row(IGM, "ab", "ab"), row("other", "bc", "ab")),
     ]
     found = paired_with(IGM, by_label(records), right)
     assert found == {"other": Paired(items=4, both=1, first=2, second=1)}
     assert found["other"].p == 1
-    assert paired_with(IGM, by_label([record("1", row("other", "a", "a"))]), right) == {}
-
-
-def test_confidence_is_held_against_the_labels_that_are_there() -> None:
-    rows = [row(IGM, "ab", "ab", confidence=[0.95, 0.85]), row(IGM, "ac", "ab", confidence=[0.95, 0.65])]
-    found = calibration(rows, hits)
-    assert found == pytest.approx(
-        {"values": 4, "confidence": 0.85, "accuracy": 0.75, "error": (0.1 + 0.15 + 0.65) / 4}
-    )
-    assert calibration([row("other", "a", "a", confidence=None)], hits) is None
-
-
-def test_agreement_is_of_sets() -> None:
-    records = [
-        record("1", row(IGM, "ab", "ab"), row(ENUMERATE, "ba", "ab", calls=24, error=0.5001)),
-        record("2", row(IGM, "ab", "ab"), row(ENUMERATE, "ac", "ab", calls=24)),
-        record("3", row(IGM, "ab", "ab")),
-    ]
-
-    def found(part: list[dict[str, Any]]) -> Any:
-        return agreement(by_label(part), (IGM, ENUMERATE), lambda r: set(r["predicted"]))
-
-    both = found(records)
-    assert (both["agreeing"], both["images"]) == (1, 2)
-    assert both["difference"] == pytest.approx(0.0002, rel=1e-2)
-    assert both["calls"] == {IGM: 3, ENUMERATE: 6}
-    assert found(records[2:]) == {}
+    assert paired_with(IGM, by_label([recorded("pairs-3-drawn", "1", row("other", "a", "a"))]), right) == {}
 
 
 def test_published_figures_stand_beside_their_own_task_only(model: Path) -> None:

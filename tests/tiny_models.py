@@ -11,12 +11,14 @@ from igm_cli.core.checkpoint import ModelSpec, save_checkpoint
 from igm_cli.core.concepts import Categorical, ConceptSpace, Continuous
 from igm_cli.core.noise_schedule import ScheduleConfig
 
+PLACES = {"grid": [4, 4], "draws": 4, "max_draws": 4, "k_max": 3, "keep": 8, "refine_steps": 1}
+"""How models of positions are inverted."""
+
 
 def positions(folder: Path) -> Path:
     """Writes a model that sees 32x32 pixels and speaks of ``pos``."""
     space = Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0), local=True)
-    inference = {"grid": [4, 4], "draws": 4, "max_draws": 4, "k_max": 3, "keep": 8, "refine_steps": 1}
-    return _write(folder, space, "pos", {}, inference)
+    return write(folder, spec_of("pos", space, PLACES, shape={"window": 3}))
 
 
 def attributes(folder: Path) -> Path:
@@ -27,7 +29,7 @@ def attributes(folder: Path) -> Path:
     covariance = ((0.01, 0.0, 0.0), (0.0, 0.01, 0.0), (0.0, 0.0, 0.01))
     typical = {"low": 0.04, "high": 0.58, "mean": usual, "covariance": covariance, "limit": 5.0}
     inference = {"draws": 4, "max_draws": 8, "temperature": 1e-4, "typical": typical}
-    return _write(folder, space, "attributes", options, inference)
+    return write(folder, spec_of("attributes", space, inference, shape={"window": 3}, concept_options=options))
 
 
 def pictures(folder: Path) -> Path:
@@ -42,22 +44,30 @@ def pictures(folder: Path) -> Path:
     return folder
 
 
-def _write(
-    folder: Path, space: ConceptSpace, concepts: str, options: dict[str, str], inference: dict[str, Any]
-) -> Path:
-    """A small random model in a folder."""
-    shape = {"channels": [8, 8, 8], "blocks": 1, "head_channels": 8, "head_layers": 1, "window": 3}
-    spec = ModelSpec(
+def spec_of(
+    concepts: str,
+    space: ConceptSpace,
+    inference: dict[str, Any],
+    image_size: tuple[int, int] = (32, 32),
+    shape: dict[str, Any] | None = None,
+    **more: Any,
+) -> ModelSpec:
+    """Describes a small model; ``shape`` adds to the options of its network, ``more`` to the description."""
+    small = {"channels": [8, 8, 8], "blocks": 1, "head_channels": 8, "head_layers": 1, "patch": 4}
+    return ModelSpec(
         architecture="factored",
-        options={"image_size": [32, 32], "patch": 4, **shape},
+        options={"image_size": list(image_size), **small, **(shape or {})},
         space=space.to_dict(),
-        schedule=ScheduleConfig().to_dict(),
         composition="sum",
-        image_size=(32, 32),
+        image_size=image_size,
         concepts=concepts,
-        concept_options=options,
         inference=inference,
+        **{"schedule": ScheduleConfig().to_dict(), **more},
     )
+
+
+def write(folder: Path, spec: ModelSpec) -> Path:
+    """Writes a random model."""
     torch.manual_seed(0)
     model = spec.build()
     with torch.no_grad():  # zero-initialised outputs would make every hypothesis equal

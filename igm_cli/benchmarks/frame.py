@@ -62,11 +62,11 @@ class DeclaredSuite:
         self.concepts: str = words["concepts"]
         self.methods: Mapping[str, str] = words["methods"]
         self.options: Mapping[str, str] = words["options"]
-        listed = words["splits"]
-        self.images = {name: Split(**split) for name, split in listed.items() if isinstance(split, dict)}
-        self.splits: Mapping[str, str] = {
-            name: split["about"] if name in self.images else split for name, split in listed.items()
+        self.images = {
+            name: Split(**split) if isinstance(split, dict) else Split(split)
+            for name, split in words["splits"].items()
         }
+        self.splits: Mapping[str, str] = {name: split.about for name, split in self.images.items()}
         # Published figures: table name to labels.
         self.published: Mapping[str, Mapping[str, str]] = words.get("published", {})
         self.notes: Sequence[str] = words["notes"]  # on how it was measured
@@ -89,6 +89,11 @@ class DeclaredBench:
     def __init__(self, suite: DeclaredSuite, request: Request) -> None:
         self.suite, self.request = suite, request
         self.options, self.device = request.options, request.device
+        least = suite.words.get("least", {})
+        self.numbers = {
+            name: self.whole_number(name, value, least.get(name, 1))
+            for name, value in suite.words.get("numbers", {}).items()
+        }
 
     def whole_number(self, name: str, default: int, least: int = 1) -> int:
         """Returns a numeric option; raises UsageError if it is not an integer or too small."""
@@ -104,16 +109,14 @@ class DeclaredBench:
         or renders its images counts too, so that records of different pictures are not mixed up.
         """
         told = {key: str(value) for key, value in self.options.items() if key not in self.free}
-        options = {key: Path(text).name if os.sep in text else text for key, text in told.items()}
-        version = int(getattr(registry.dataset(dataset), "version", 0))
-        own = {
+        return {
             "data_root": self.folder_identity,
             "seed": self.request.seed,
-            "scenes": version,
-            "options": options,
+            "scenes": int(getattr(registry.dataset(dataset), "version", 0)),
+            "options": {key: Path(text).name if os.sep in text else text for key, text in told.items()},
+            **self.request.scale,
+            **more,
         }
-        scale = {} if self.request.pixel_range is None else {"range": self.request.pixel_range}
-        return {**own, **scale, **more}
 
     def items(self, split: str) -> Sequence[str]:
         """Returns the file names of a split's images."""
@@ -138,16 +141,11 @@ class MachineBench(DeclaredBench):
     """A suite that makes its own problems, and whose rows depend on the machine."""
 
     makes: ClassVar[str]  # its problems, for messages
-    defaults: ClassVar[Mapping[str, int]]  # integer options
-    least: ClassVar[Mapping[str, int]] = {}  # minimum values other than 1
 
     def __init__(self, suite: DeclaredSuite, request: Request) -> None:
         super().__init__(suite, request)
         if request.data_root is not None:
             raise UsageError(f"the {suite.name} benchmark {self.makes}; leave out the data root")
-        self.numbers = {
-            n: self.whole_number(n, value, self.least.get(n, 1)) for n, value in self.defaults.items()
-        }
         self.machine = machine(self.device)
 
 
@@ -164,8 +162,8 @@ class CheckpointBench(DeclaredBench):
         self.parser = registry.configured(registry.concept_parser(spec.concepts), spec.concept_options)
         if self.parser.name not in (suite.concepts, *suite.words.get("also", ())):
             raise InputError(f"{suite.name} measures models of {self.called}, not of {self.parser.name!r}")
-        self.image_size = self.checkpoint.spec.image_size
-        self.settings = InversionSettings.from_dict(self.checkpoint.spec.inference, seed=request.seed)
+        self.image_size = spec.image_size
+        self.settings = InversionSettings.from_dict(spec.inference, seed=request.seed)
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
@@ -198,27 +196,18 @@ class CheckpointBench(DeclaredBench):
         """Returns the true concepts of an image as rows hold them."""
         return scene.truth.tolist()
 
-    @property
-    def data(self) -> TrainingData:
-        """The training data of baselines: the images that igm's own checkpoint was trained on."""
-        raise NotImplementedError
-
     def fitted(
-        self,
-        baseline: Baseline,
-        another: int = 0,
-        data: TrainingData | None = None,
-        budget: Budget | None = None,
+        self, baseline: Baseline, data: TrainingData, another: int = 0, budget: Budget | None = None
     ) -> Fitted:
         """Returns a trained baseline, from the cache folder if it has one of the same configuration.
 
-        ``another`` is added to the request's seed; by default the data are the suite's, and the budget the request's.
+        ``another`` is added to the request's seed; the budget is the request's by default.
         """
-        data, budget, r = data or self.data, budget or self.request.budget, self.request
-        folder, seed = self.folder_of(baseline, another, data, budget), r.seed + another
+        r, budget = self.request, budget or self.request.budget
+        folder, seed = self.folder_of(baseline, data, another, budget), r.seed + another
         return fit(baseline, data, budget, folder, seed=seed, device=r.device, progress=r.progress)
 
-    def folder_of(self, baseline: Baseline, another: int, data: TrainingData, budget: Budget) -> Path:
+    def folder_of(self, baseline: Baseline, data: TrainingData, another: int, budget: Budget) -> Path:
         """Returns the cache folder of a trained baseline; the arguments are those of :meth:`fitted`."""
         identity = [baseline.describe(), data.about, vars(budget), self.request.seed + another]
         return self.request.cache / f"{baseline.name}-{fingerprint_of(identity, 12)}"

@@ -126,7 +126,11 @@ def scored_report(
             again = score_table(bench, name, heading, common, ())
             shown.append(replace(again, name=f"{again.name}-common"))
     told = {"model": found["model"], **infos} if "model" in found else infos
-    shown += [*tables, methods_table(told)]
+    methods = [
+        [name, "; ".join(f"{key} {_brief(v)}" for key, v in info.items())] for name, info in told.items()
+    ]
+    heads = ("method", "what it is and how it was trained")
+    shown += [*tables, Table("methods", "What was compared", heads, methods)]
     splits = scored.to_dict()
     rows = [
         [split, label, str(scores["images"]), name, *map(repr, estimate)]
@@ -138,15 +142,6 @@ def scored_report(
     columns = ("split", "method", "images", "figure", "value", "low", "high")
     results = Table("results", "Every figure", columns, rows)
     return Report(shown, [results], figures, {"splits": splits, **found, "methods": dict(infos)}, suite.notes)
-
-
-def methods_table(infos: Infos) -> Table:
-    """Returns the table of every method's facts about itself."""
-    rows = [
-        [name, "; ".join(f"{key} {_brief(value)}" for key, value in info.items())]
-        for name, info in infos.items()
-    ]
-    return Table("methods", "What was compared", ("method", "what it is and how it was trained"), rows)
 
 
 def declared_tables(suite: str, **rows: Sequence[Sequence[str]]) -> list[Table]:

@@ -15,6 +15,7 @@ from igm_cli.benchmarks.suite import Record
 from igm_cli.core.calibration import expected_calibration_error
 
 T = TypeVar("T")
+K = TypeVar("K")
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
 Labels: TypeAlias = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Label to (split and item) to row."""
@@ -44,6 +45,14 @@ class Paired(NamedTuple):
         return float(binomtest(self.first, discordant).pvalue) if discordant else 1.0
 
 
+def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    """Returns the items with each key, in their order."""
+    found: dict[K, list[T]] = {}
+    for item in items:
+        found.setdefault(key(item), []).append(item)
+    return found
+
+
 def calibration(rows: Rows, hits: Callable[[Mapping[str, Any]], Sequence[bool]]) -> dict[str, float] | None:
     """Returns confidence compared with accuracy over all predicted values; None without values or confidences.
 
@@ -61,6 +70,12 @@ def calibration(rows: Rows, hits: Callable[[Mapping[str, Any]], Sequence[bool]])
         "accuracy": float(held.mean()),
         "error": expected_calibration_error(sure, held),
     }
+
+
+def rows_by_split(records: Sequence[Record], splits: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
+    """Returns the rows of every split that has any."""
+    found = {name: [row for r in records if r["split"] == name for row in r["rows"]] for name in splits}
+    return {name: rows for name, rows in found.items() if rows}
 
 
 def by_label(records: Iterable[Record]) -> dict[str, dict[str, Mapping[str, Any]]]:

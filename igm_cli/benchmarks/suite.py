@@ -48,9 +48,14 @@ class Request:
     pixel_range: str | None = None  # values of black and white in the images of data_root
     note: Note = lambda text: None  # receives problems in data_root and assumptions about it
 
+    @property
+    def scale(self) -> dict[str, Any]:
+        """The values of black and white as an argument of adapters and a part of identities, if they are given."""
+        return {} if self.pixel_range is None else {"range": self.pixel_range}
+
     def reading(self, adapter: DatasetAdapter) -> dict[str, Any]:
         """Returns the arguments for reading a dataset from the data root."""
-        return noted(adapter, self.note) | ({} if self.pixel_range is None else {"range": self.pixel_range})
+        return noted(adapter, self.note) | self.scale
 
 
 @dataclass(frozen=True)

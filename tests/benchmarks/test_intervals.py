@@ -32,6 +32,7 @@ def test_rates_without_spread_have_wilsons_interval() -> None:
     for hits in ([0, 0], [4, 6]):
         expected = binomtest(sum(hits), 10).proportion_ci(0.95, "wilson")
         assert list(rate(hits, [4, 6]))[1:] == pytest.approx([expected.low, expected.high], abs=1e-4)
+    assert list(proportion([True])) == pytest.approx([1, 0.207, 1], abs=1e-3)
     expected = binomtest(3, 4).proportion_ci(0.95, "wilson")
     for one in (rate([3], [4]), proportion([True, False, True, True])):
         assert list(one) == pytest.approx([0.75, expected.low, expected.high], abs=1e-4)

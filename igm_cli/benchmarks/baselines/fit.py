@@ -6,6 +6,7 @@ import json
 import math
 import platform
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -27,7 +28,7 @@ from igm_cli.core.weights import read_weights, write_weights
 from igm_cli.errors import InputError, need
 from igm_cli.plugins.base import Progress
 
-__all__ = ["Baseline", "Budget", "Fitted", "TrainingData", "fit", "outputs"]
+__all__ = ["Baseline", "Budget", "ErrorBaseline", "Fitted", "TrainingData", "fit", "outputs"]
 
 TRIAL_SHARE = 0.08
 SAVE_SECONDS = 60.0
@@ -37,7 +38,7 @@ CHUNK = 50  # images per batch outside training
 
 
 @dataclass(frozen=True, kw_only=True)
-class Baseline:
+class Baseline(ABC):
     """A network that names the concepts of an image, and its training."""
 
     network: ClassVar[type[Any]]  # built from these options
@@ -55,18 +56,32 @@ class Baseline:
         """Returns the network with fresh weights; frozen parameters are neither trained nor stored."""
         return self.network(self)  # type: ignore[no-any-return]
 
+    @abstractmethod
     def loss(
         self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor, generator: torch.Generator
     ) -> Tensor:
         """Returns the training loss of images ``[B,3,H,W]`` in -1..1 with ``concepts [B,K,D]``, ``present [B,K]``."""
-        return self.error(model(images), concepts, present)
 
-    def error(self, said: Tensor, concepts: Tensor, present: Tensor) -> Tensor:
-        """Returns the error of the network's output."""
-        raise NotImplementedError
-
+    @abstractmethod
     def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
         """Returns the error on held-out images, deterministic and without gradients; lower is better."""
+
+
+class ErrorBaseline(Baseline):
+    """A baseline whose loss and measure are one error of its network's output."""
+
+    @abstractmethod
+    def error(self, said: Tensor, concepts: Tensor, present: Tensor) -> Tensor:
+        """Returns the error of the network's output."""
+
+    def loss(
+        self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Returns the error of the output."""
+        return self.error(model(images), concepts, present)
+
+    def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
+        """Returns the error of the output."""
         return float(self.error(outputs(model, images), concepts, present))
 
 

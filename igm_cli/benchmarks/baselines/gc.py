@@ -55,7 +55,6 @@ class DiffusionBaseline(Baseline):
     learning_rates: tuple[float, ...] = (1e-3, 5e-4, 2e-4)
     batch_size: int = 48
     ema: float = 0.9985
-    weight_decay: float = 0.01
     name: str = "gc"
 
     def training_options(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from igm_cli.benchmarks.baselines.fit import Baseline, outputs
+from igm_cli.benchmarks.baselines.fit import Baseline, ErrorBaseline, outputs
 from igm_cli.benchmarks.baselines.maps import centre_loss, maxima
 from igm_cli.core.metrics import match
 
@@ -47,8 +47,8 @@ def cross_entropy(logits: Tensor, truth: Sequence[Tensor], values: Sequence[int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judge(Baseline):
-    """Base of the judges, which learn from roughened images."""
+class Judge(ErrorBaseline):
+    """Base of the judges of whole images, which learn from roughened ones."""
 
     channels: int = 32
     learning_rates: tuple[float, ...] = (2e-3,)
@@ -60,16 +60,40 @@ class Judge(Baseline):
         return self.error(model(roughened(images, generator)).float(), concepts, present)
 
 
+class Peaks(nn.Module):
+    """Maps images ``[B,3,H,W]`` to ``[B,3,H/2,W/2]``: the logit of a peak, and its offset in its cell."""
+
+    def __init__(self, options: PlaceJudge) -> None:
+        super().__init__()
+        channels, wide = options.channels, 2 * options.channels
+        self.stem = nn.Sequential(_layer(3, channels, stride=2), _layer(channels, channels))
+        self.inner = nn.Sequential(
+            _layer(channels, wide, stride=2), *(_layer(wide, wide, dilation=step) for step in (1, 2, 1))
+        )
+        self.join = nn.Sequential(_layer(wide + channels, channels), nn.Conv2d(channels, 3, 1))
+        nn.init.constant_(self.join[-1].bias[:1], -3.0)  # type: ignore[index]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns the map."""
+        near = self.stem(images)
+        far = functional.interpolate(self.inner(near), size=near.shape[2:], mode="nearest")
+        found: Tensor = self.join(torch.cat([near, far], 1))
+        return found
+
+
+def _layer(before: int, after: int, *, stride: int = 1, dilation: int = 1, size: int = 3) -> nn.Sequential:
+    padding = dilation * (size // 2)
+    convolution = nn.Conv2d(before, after, size, stride, padding, dilation, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(after), nn.SiLU())
+
+
 @dataclass(frozen=True, kw_only=True)
 class PlaceJudge(Judge):
     """Locates the objects of an image as peaks in a map with half its sides."""
 
+    network = Peaks
     name: str = "judge-places"
     batch_size: int = 24
-
-    def build(self) -> nn.Module:
-        """Returns the network with fresh weights."""
-        return Peaks(self.channels)
 
     def error(self, said: Tensor, concepts: Tensor, present: Tensor) -> Tensor:
         """Returns the loss of a centre-point detector."""
@@ -94,35 +118,8 @@ class PlaceJudge(Judge):
         return places
 
 
-class Peaks(nn.Module):
-    """Maps images ``[B,3,H,W]`` to ``[B,3,H/2,W/2]``: the logit of a peak, and its offset in its cell."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        wide = 2 * channels
-        self.stem = nn.Sequential(_layer(3, channels, stride=2), _layer(channels, channels))
-        self.inner = nn.Sequential(
-            _layer(channels, wide, stride=2), *(_layer(wide, wide, dilation=step) for step in (1, 2, 1))
-        )
-        self.join = nn.Sequential(_layer(wide + channels, channels), nn.Conv2d(channels, 3, 1))
-        nn.init.constant_(self.join[-1].bias[:1], -3.0)  # type: ignore[index]
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Returns the map."""
-        near = self.stem(images)
-        far = functional.interpolate(self.inner(near), size=near.shape[2:], mode="nearest")
-        found: Tensor = self.join(torch.cat([near, far], 1))
-        return found
-
-
-def _layer(before: int, after: int, *, stride: int = 1, dilation: int = 1, size: int = 3) -> nn.Sequential:
-    padding = dilation * (size // 2)
-    convolution = nn.Conv2d(before, after, size, stride, padding, dilation, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(after), nn.SiLU())
-
-
 @dataclass(frozen=True, kw_only=True)
-class KindJudge(Judge):
+class KindJudge(Baseline):
     """Names the values of several factors of an object in a crop around its place.
 
     Concepts are ``[K,2+F]``: the place and the index of each factor's value.
@@ -134,6 +131,7 @@ class KindJudge(Judge):
     kernel: int = 3  # side of the convolutions; judges that differ in it differ in architecture
     channels: int = 24
     batch_size: int = 24
+    learning_rates: tuple[float, ...] = (2e-3,)
 
     def build(self) -> nn.Module:
         """Returns the network with fresh weights."""

@@ -13,14 +13,15 @@ Coordinates are in pixels of the network's input.  Objects centred beyond a crop
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from abc import abstractmethod
+from dataclasses import KW_ONLY, dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from igm_cli.benchmarks.baselines.fit import CHUNK, Baseline, outputs
+from igm_cli.benchmarks.baselines.fit import CHUNK, ErrorBaseline, outputs
 from igm_cli.core.models.factored import FactoredConfig, Trunk
 
 DENSITY_UNIT = 100.0
@@ -69,22 +70,22 @@ class MapNet(nn.Module):
 
 
 @dataclass(frozen=True)
-class MapBaseline(Baseline):
+class MapBaseline(ErrorBaseline):
     """A map network; errors are of values ``[B,C,h,w]`` for objects ``[B,K,2]`` in 0..1 of the crop."""
 
     network = MapNet
     image_size: tuple[int, int]  # (width, height) of training crops in pixels
     radius: float  # in pixels: half of a typical object's
-    patch: int = field(default=2, kw_only=True)  # side of a cell in pixels
-    channels: tuple[int, int, int] = field(default=(32, 64, 96), kw_only=True)
-    blocks: int = field(default=2, kw_only=True)
-    learning_rates: tuple[float, ...] = field(default=(3e-4, 1e-3, 3e-3), kw_only=True)
-
+    _: KW_ONLY
+    patch: int = 2  # side of a cell in pixels
+    channels: tuple[int, int, int] = (32, 64, 96)
+    blocks: int = 2
+    learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
     values: int = field(default=1, init=False, repr=False)  # C, per cell
 
+    @abstractmethod
     def read(self, maps: Tensor) -> Peaks:
         """Returns the peaks in values ``[C,h,w]``."""
-        raise NotImplementedError
 
     def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
         """Returns the error, averaged over batches of crops."""
@@ -134,11 +135,11 @@ def centre_loss(maps: Tensor, centres: Tensor, present: Tensor, spread: float) -
     return (focal + offsets) / inside.sum().clamp(min=1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DensityMap(MapBaseline):
     """A density-map counter."""
 
-    name: str = field(default="density", kw_only=True)
+    name: str = "density"
 
     @property
     def spread(self) -> float:
@@ -168,11 +169,11 @@ class DensityMap(MapBaseline):
         return Peaks(points, density[at[:, 0], at[:, 1]] * 2 * math.pi * self.spread**2, density)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CentrePoints(MapBaseline):
     """A centre-point detector of objects without a size."""
 
-    name: str = field(default="centre-point", kw_only=True)
+    name: str = "centre-point"
     values: int = field(default=3, init=False, repr=False)
 
     def build(self) -> nn.Module:

@@ -8,7 +8,7 @@ trained further on each new set of images.  The trunk is that of igm's factored 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ class ObjectDiffusion(DiffusionBaseline):
     values: tuple[int, ...]  # number of values of each kind
     earlier: Path | None = None  # folder of the previous training
     name: str = "conditional"
-    learning_rates: tuple[float, ...] = field(default=(7e-4,))
+    learning_rates: tuple[float, ...] = (7e-4,)
     ema: float = 0.998
 
     def describe(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from igm_cli.benchmarks.baselines.fit import Baseline, outputs
+from igm_cli.benchmarks.baselines.fit import Baseline, ErrorBaseline, outputs
 from igm_cli.benchmarks.baselines.set_prediction import Prediction, SetPredictor, mlp
 from igm_cli.core.concepts import Categorical
 from igm_cli.core.files import HUB
@@ -141,7 +141,7 @@ def most_likely(space: Categorical, probabilities: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class ResNetFactors(ResNetOptions):
+class ResNetFactors(ResNetOptions, ErrorBaseline):
     """ResNet-50, supervised with the values of factors."""
 
     network = FactorResNet

@@ -10,11 +10,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from operator import itemgetter
 from typing import Any, cast
 
 import torch
 
 from igm_cli.benchmarks.report import capitalised, declared_table
+from igm_cli.benchmarks.scores import grouped
 from igm_cli.benchmarks.suite import Curve, Plot, Record, Report, Row
 from igm_cli.benchmarks.timing import clocked
 from igm_cli.core.checkpoint import Checkpoint
@@ -81,10 +83,9 @@ def _row(label: str, factors: int, seconds: float, calls: int, draws: int) -> Ro
 
 def factor_report(records: Sequence[Record]) -> Report:
     """Returns the table, plots and summary of the cost over factors; empty without records."""
-    points: dict[int, dict[str, Row]] = {}
-    every = [row for record in records for row in record["rows"]]
-    for row in sorted(every, key=lambda row: int(row["factors"])):
-        points.setdefault(row["factors"], {})[row["label"]] = row
+    every = sorted((row for record in records for row in record["rows"]), key=itemgetter("factors"))
+    by_count = grouped(every, itemgetter("factors"))
+    points: dict[int, dict[str, Row]] = {n: {r["label"]: r for r in rows} for n, rows in by_count.items()}
     if not points:
         return Report([])
     summary: dict[str, Any] = {str(count): rows for count, rows in points.items()}

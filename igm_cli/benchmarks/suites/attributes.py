@@ -57,8 +57,6 @@ class AttributeBench(frame.CheckpointBench):
         if self.parser.space != space or not isinstance(space, Categorical):
             raise InputError("the checkpoint's options of concepts do not fit its factors; train it again")
         self.space, self.factors = space, list(space.factors)
-        self.exact_images = self.whole_number("exact_images", 200)
-        self.relax_images = self.whole_number("relax_images", 50)
         steps = self.whole_number("relax_steps", self.settings.relax_steps)
         self.settings = replace(self.settings, method="evidence", relax_steps=steps)
         contrast = self.options.get("contrast", self.checkpoint.spec.info.get("contrast", 0.0))
@@ -106,7 +104,8 @@ class AttributeBench(frame.CheckpointBench):
             made = self._made(name)
         else:
             info = {"cost": "over factors only" if cost else "not measured"}
-            made = Method(lambda split, item: [], info, self.exact_images if name == ENUMERATE else None)
+            limit = self.numbers["exact_images"] if name == ENUMERATE else None
+            made = Method(lambda split, item: [], info, limit)
 
         def rows(split: str, item: str) -> list[Row]:
             if split != FACTORS:
@@ -126,9 +125,9 @@ class AttributeBench(frame.CheckpointBench):
         if name == ENUMERATE:  # under the same draws as igm: the most that igm takes
             same = replace(settings, draws=settings.max_draws)
             both = {ENUMERATE: replace(same, method="enumerate"), SAME_DRAWS: same}
-            return self.inverted(both, self.exact_images)
+            return self.inverted(both, self.numbers["exact_images"])
         own = {"igm": "evidence", "relax": "relax", "diffusion-classifier": "eliminate"}[name]
-        limit = self.relax_images if name == "relax" else None
+        limit = self.numbers["relax_images"] if name == "relax" else None
         return self.inverted({name: replace(settings, method=own)}, limit)
 
     def truth(self, scene: frame.AnnotatedImage) -> list[int]:
@@ -154,7 +153,7 @@ class AttributeBench(frame.CheckpointBench):
         Its trunk starts from the weights of the measured model.
         """
         baseline = kind(self.checkpoint.spec, init=self.request.model, contrast=self.contrast)
-        trained, s = self.fitted(baseline), self.settings
+        trained, s = self.fitted(baseline, self.data), self.settings
         model = trained.model.requires_grad_(False)
 
         def rows(scene: frame.AnnotatedImage) -> list[Row]:
@@ -168,7 +167,7 @@ class AttributeBench(frame.CheckpointBench):
     def predicted(self) -> Method:
         """Returns a network that names all values in one pass."""
         baseline = ResNetFactors(self.space, weights=self.options.get("resnet"))
-        trained = self.fitted(baseline)
+        trained = self.fitted(baseline, self.data)
 
         def rows(scene: frame.AnnotatedImage) -> list[Row]:
             image = scene.x0[None].to(self.device)

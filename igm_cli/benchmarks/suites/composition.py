@@ -14,7 +14,7 @@ from igm_cli.benchmarks.scores import Rows, ScoredSplits, Scores
 from igm_cli.benchmarks.suite import Infos, Method, PictureGrid, Record, Report, Request, Row
 from igm_cli.benchmarks.suites.composition_expressions import Expressions, expression_metrics
 from igm_cli.benchmarks.suites.composition_judges import DescribedObjects, Judges, training_images
-from igm_cli.benchmarks.suites.composition_sets import CONDITIONAL, TOLD, Sets, set_metrics
+from igm_cli.benchmarks.suites.composition_sets import CONDITIONAL, MORE, TOLD, Sets, set_metrics
 from igm_cli.core.concepts import Continuous
 from igm_cli.core.files import home_expanded
 from igm_cli.errors import InputError, MissingError
@@ -37,10 +37,6 @@ class CompositionBench(frame.CheckpointBench):
             raise InputError("composition renders the images that it compares with; leave out the data root")
         if not isinstance(self.checkpoint.denoiser.space, Continuous):
             raise InputError("composition measures models of positions")
-        numbers = {"steps": 50, "correct": 5, "particles": 8, "batch": 8, "renders": 3000}
-        numbers |= {"train_steps": 2000, "train_images": 8000}
-        self.numbers = {name: self.whole_number(name, value) for name, value in numbers.items()}
-        self.numbers |= {name: self.whole_number(name, 20, least=0) for name in ("inverted", "twins")}
         self._judges = cache(self._make_judges)
         self.models: dict[str, Model] = {}  # of expressions
         self.parts: dict[str, Sets | Expressions] = {}
@@ -72,7 +68,7 @@ class CompositionBench(frame.CheckpointBench):
         conditional = cache(partial(self._conditional, name)) if "after" in declared.asked else None
         judges = self._judges(declared.asked.get("judged", "judged_alone"), models[0].image_size)
         shared = scenes, judges, self.numbers, seed, self.device
-        return Expressions(*shared, models, declared.asked, conditional)
+        return Expressions(*shared, models, declared.asked, conditional=conditional)
 
     def _conditional(self, split: str) -> ObjectDenoiser:
         """Trains one conditional model on the images of the earlier splits, then on images like this split's.
@@ -93,8 +89,8 @@ class CompositionBench(frame.CheckpointBench):
                 self.dataset, DescribedObjects(kinds), shape.image_size, count, 0, self.request.progress,
                 {**shown.options, **shown.asked.get("trained", {})},
             )  # fmt: skip
-            model = self.fitted(baseline, data=data, budget=budget).model
-            earlier = self.folder_of(baseline, 0, data, budget)
+            model = self.fitted(baseline, data, budget=budget).model
+            earlier = self.folder_of(baseline, data, 0, budget)
         return cast(ObjectDenoiser, model)
 
     def _model(self, split: str, name: str) -> Model:
@@ -134,9 +130,9 @@ class CompositionBench(frame.CheckpointBench):
             }
         elif name != "real":
             info = {**frame.checkpoint_info(self.checkpoint), "steps": self.numbers["steps"]}
-            about = {"ula": "Langevin steps a level", "particles": "particles"}
-            if name in about:
-                info[about[name]] = self.numbers["correct" if name == "ula" else name]
+            if name in MORE:
+                option, counted = MORE[name]
+                info[counted] = self.numbers[option]
         if self.models and name not in ("real", CONDITIONAL):
             info["models of expressions"] = ", ".join(self.models)
         errors = {judge: error for part in self.parts.values() for judge, error in part.errors.items()}

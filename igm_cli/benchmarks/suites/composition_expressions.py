@@ -6,7 +6,7 @@ Tables 1 and 2 and figure 10 of Du, Li & Mordatch (2020), at this machine's scal
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from igm_cli.benchmarks.baselines.judges import NEAR
-from igm_cli.benchmarks.baselines.object_diffusion import ObjectDenoiser
 from igm_cli.benchmarks.intervals import Estimate, mean, proportion
 from igm_cli.benchmarks.scores import Rows
 from igm_cli.benchmarks.suite import Row
@@ -42,7 +41,6 @@ class Expressions(DrawnSplit):
 
     models: Sequence[Model]  # in order
     asked: Mapping[str, Any]
-    conditional: Callable[[], ObjectDenoiser] | None = None  # returns the conditional rival, if any
     values: list[Values] = field(init=False)  # one per image
 
     def __post_init__(self) -> None:
@@ -72,10 +70,6 @@ class Expressions(DrawnSplit):
             return super().errors
         judge, fitted = self.judges.measures if self.measured else self.judges.factors[:2]
         return {judge.name: fitted.validation}
-
-    def draws(self, method: str) -> bool:
-        """Returns whether a method can draw these, or has them, as ``real`` does."""
-        return method != CONDITIONAL or self.conditional is not None
 
     def expression(self, number: int) -> str:
         """Returns the expression for the image with a number."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from igm_cli.benchmarks.baselines.fit import Baseline, Fitted, TrainingData
+from igm_cli.benchmarks.baselines.fit import Fitted, TrainingData
 from igm_cli.benchmarks.baselines.judges import FactorJudge, KindJudge, MeasureJudge, PlaceJudge
 from igm_cli.benchmarks.suite import Request
 from igm_cli.core.device import inference_precision
@@ -53,13 +53,9 @@ class DescribedObjects(Positions):
         rows = [torch.zeros(0, 2 + len(self.kinds))]
         for thing in example["objects"]:
             place = super().parse({"objects": [thing]}, frame)
-            told = torch.tensor([self.numbers(thing)])
-            rows.append(torch.cat([place, told[: len(place)]], 1))
+            told = [float(names.index(thing[k]) if names else thing[k]) for k, names in self.kinds.items()]
+            rows.append(torch.cat([place, torch.tensor([told])[: len(place)]], 1))
         return torch.cat(rows)
-
-    def numbers(self, thing: Mapping[str, Any]) -> list[float]:
-        """Returns the indices of an object's values."""
-        return [float(names.index(thing[kind]) if names else thing[kind]) for kind, names in self.kinds.items()]
 
     def mirror(self, concepts: Tensor) -> Tensor:
         """Returns the objects of the image flipped left to right."""
@@ -103,7 +99,7 @@ class Judges:
     renders: int  # training images per judge
     image_size: tuple[int, int]  # (width, height) of rendered scenes
     rendered: Mapping[str, Any]  # options of the scenes they learn from
-    fitted: Callable[[Baseline, int, TrainingData], Fitted]  # trains a judge, given its offset of the seed
+    fitted: Callable[..., Fitted]  # trains a judge on data; a third argument is its offset of the seed
 
     @cached_property
     def scenes(self) -> TrainingData:
@@ -114,28 +110,28 @@ class Judges:
     def place(self) -> tuple[PlaceJudge, Fitted]:
         """The judge of places."""
         judge = PlaceJudge()
-        return judge, self.fitted(judge, 0, self.scenes)
+        return judge, self.fitted(judge, self.scenes)
 
     @cached_property
     def kinds(self) -> tuple[tuple[KindJudge, Fitted], ...]:
         """Two judges of kinds that differ in architecture and seed."""
         counts = tuple(len(names) for names in KINDS.values())
         both = KindJudge(values=counts), KindJudge(values=counts, name="judge-kinds-2", kernel=5, channels=32)
-        return tuple((judge, self.fitted(judge, n, self.scenes)) for n, judge in enumerate(both, 1))
+        return tuple((judge, self.fitted(judge, self.scenes, n)) for n, judge in enumerate(both, 1))
 
     @cached_property
     def factors(self) -> tuple[FactorJudge, Fitted, Attributes]:
         """The judge of faces, trained on both domains."""
         parser = Attributes()
         judge = FactorJudge(values=tuple(len(group) for group in parser.space.groups()))
-        return judge, self.fitted(judge, 0, self._data("celeba", parser, (64, 64))), parser
+        return judge, self.fitted(judge, self._data("celeba", parser, (64, 64))), parser
 
     @cached_property
     def measures(self) -> tuple[MeasureJudge, Fitted]:
         """The judge of the place and size of the only object."""
         judge = MeasureJudge()
         data = self._data("clevr-render", DescribedObjects(SIZE), self.image_size, **self.rendered)
-        return judge, self.fitted(judge, 0, data)
+        return judge, self.fitted(judge, data)
 
     @cached_property
     def least(self) -> Mapping[str, float]:

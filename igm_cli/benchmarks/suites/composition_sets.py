@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -29,6 +30,9 @@ CONDITIONAL = "conditional"
 
 TOLD = ("shape", "material")  # kinds that are reported
 
+MORE = {"ula": ("correct", "Langevin steps a level"), "particles": ("particles", "particles")}
+"""Methods with an option of the suite of their own, and what it counts."""
+
 
 class Drawn(NamedTuple):
     """A sample rounded to bytes, and its share of seconds and network calls."""
@@ -41,15 +45,14 @@ class Drawn(NamedTuple):
 def sampling(method: str, numbers: Mapping[str, int]) -> dict[str, Any]:
     """Returns the settings of igm generate for a method of the suite."""
     how: dict[str, Any] = {"steps": numbers["steps"], "sampler": "ddim" if method == "ddim" else "ancestral"}
-    if method == "ula":
-        how["correct"] = numbers["correct"]
-    if method == "particles":
-        how["particles"] = numbers["particles"]
+    if method in MORE:
+        option, _ = MORE[method]
+        how[option] = numbers[option]
     return how
 
 
 @dataclass
-class DrawnSplit:
+class DrawnSplit(ABC):
     """A split whose images' content each method draws again, to be judged."""
 
     scenes: frame.AnnotatedImages  # the real images
@@ -57,6 +60,8 @@ class DrawnSplit:
     numbers: Mapping[str, int]  # options of the suite
     seed: int  # of everything random
     device: torch.device
+    # Returns the model that is not composed, if there is one.
+    conditional: Callable[[], Denoiser] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         self.items = list(self.scenes.rows)
@@ -64,7 +69,7 @@ class DrawnSplit:
 
     def draws(self, method: str) -> bool:
         """Returns whether a method can draw these, or has them, as ``real`` does."""
-        return method != CONDITIONAL
+        return method != CONDITIONAL or self.conditional is not None
 
     @property
     def errors(self) -> Mapping[str, float]:
@@ -89,13 +94,13 @@ class DrawnSplit:
         batch = self.numbers["batch"]
         return self._together(method, number - number % batch, other)[number % batch]
 
+    @abstractmethod
     def _said(self, image: Tensor, number: int) -> Row:
         """Returns the judges' answers about an image of the content requested for image ``number``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _batch(self, method: str, first: int, other: bool) -> list[Drawn]:
         """Returns a batch of samples."""
-        raise NotImplementedError
 
     def _sampled(
         self, method: str, model: Denoiser, first: int, other: bool, concepts: Tensor, *composed: Any

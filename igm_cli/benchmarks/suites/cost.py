@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,9 +38,6 @@ class CostBench(MachineBench):
     """The suite opened for one request; images are rendered when a point needs them."""
 
     makes = "renders scenes of 1 to 12 objects"
-    defaults: ClassVar[Mapping[str, int]] = declared("cost")["numbers"]
-    # At least 2 steps of descent, because half of them are also run.
-    least: ClassVar[Mapping[str, int]] = {"workers": 0, "flops": 0, "sgd_steps": 2}
 
     def __init__(self, suite: DeclaredSuite, request: Request) -> None:
         super().__init__(suite, request)

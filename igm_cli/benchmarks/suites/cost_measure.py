@@ -7,7 +7,6 @@ so that their memory is their own and they inherit no thread's lock.
 from __future__ import annotations
 
 import multiprocessing
-import platform
 import re
 import statistics
 import time
@@ -25,6 +24,7 @@ from torch import Tensor
 from igm_cli.benchmarks.timing import Clock, clocked
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint
 from igm_cli.core.device import keep_freed_memory
+from igm_cli.core.device import peak_memory as peak_gigabytes
 from igm_cli.core.inference.call_counter import CallCounter, with_gflop
 from igm_cli.core.inference.engine import invert
 from igm_cli.core.types import InversionSettings
@@ -248,9 +248,5 @@ def _resident(field: str) -> float:
 
 def _most_ever() -> float:
     """Returns the peak resident memory since the process began, in MB, for systems that cannot reset it."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return float("nan")
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    most = peak_gigabytes(_CPU)
+    return float("nan") if most is None else 1000 * most

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from igm_cli.benchmarks.frame import DeclaredSuite, declared
 from igm_cli.benchmarks.report import capitalised
+from igm_cli.benchmarks.scores import grouped, rows_by_split
 from igm_cli.benchmarks.suite import Curve, Plot, Record, Report, Row, Table
 from igm_cli.benchmarks.timing import machine_note
 
@@ -27,8 +29,7 @@ def build(
     records: Sequence[Record], numbers: Mapping[str, int], machine: dict[str, Any], suite: DeclaredSuite
 ) -> Report:
     """Returns the report of all records; ``numbers`` are the options of the suite, whose splits are the axes."""
-    every = {axis: [row for r in records if r["split"] == axis for row in r["rows"]] for axis in suite.splits}
-    axes = {axis: rows for axis, rows in every.items() if rows}
+    axes = rows_by_split(records, suite.splits)
     rows = axes.get("k", [])
     ways = {k: {way: _over(rows, (way, k), (GIVEN, k)) for way in (BATCHED, IN_TURN)} for k in HEADLINE_K}
     found = {str(k): {way: ratio for way, ratio in each.items() if ratio} for k, each in ways.items()}
@@ -78,12 +79,10 @@ def _headline(
 
 def _table(axis: str, about: str, rows: Sequence[Row]) -> Table:
     """Returns a table of all rows of an axis, without empty columns."""
-    columns: Mapping[str, tuple[str, str]] = _WORDS["columns"]
-    filled = [name for name in columns if any(row.get(name) is not None for row in rows)]
-    heads = [columns[name][0] or X_LABELS[axis] for name in filled]
-    forms = {name: columns[name][1] for name in filled}
+    filled = {n: c for n, c in _WORDS["columns"].items() if any(row.get(n) is not None for row in rows)}
+    heads = [head or X_LABELS[axis] for head, _ in filled.values()]
     cells = [
-        ["" if row.get(name) is None else form.format(row[name]) for name, form in forms.items()]
+        ["" if row.get(name) is None else form.format(row[name]) for name, (_, form) in filled.items()]
         for row in rows
     ]
     title = capitalised(about) if axis in ("batch", "memory", "size") else f"Cost over {about}"
@@ -115,8 +114,8 @@ def _plots(axes: Mapping[str, Sequence[Row]]) -> list[Plot]:
 
 def _plot(axis: str, quantity: str, rows: Sequence[Row]) -> Plot:
     curves = []
-    for label in dict.fromkeys(row["label"] for row in rows):
-        mine = sorted((row for row in rows if row["label"] == label), key=lambda row: float(row["x"]))
+    for label, part in grouped(rows, itemgetter("label")).items():
+        mine = sorted(part, key=itemgetter("x"))
         y = [float(row[quantity]) for row in mine]
         spread = [float(row.get("seconds_std", 0.0)) for row in mine] if quantity == "seconds" else []
         ends = [(max(v - s, v / 10), v + s) for v, s in zip(y, spread, strict=False)] if any(spread) else []

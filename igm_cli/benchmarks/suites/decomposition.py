@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property, lru_cache
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,7 +55,6 @@ class DecompositionBench(MachineBench):
     """The suite opened for one request."""
 
     makes = "makes its own random problems"
-    defaults: ClassVar[Mapping[str, int]] = {"problems": 128, "iterations": 100, "exhaustive_gflop": 2500}
 
     def __init__(self, suite: DeclaredSuite, request: Request) -> None:
         super().__init__(suite, request)

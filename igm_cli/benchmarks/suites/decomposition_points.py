@@ -94,17 +94,14 @@ _SIZES = {
     3: (20, 30, 40, 50, 70, 100, 150, 200),
     4: (10, 20, 30, 40, 50, 70, 100),
 }
-_DIMENSIONS = (128, 256, 384, 512, 768, 1000, 1500, 2000)
 _RATIOS, _RESTARTS = (0.2, 0.35, 0.5, 0.7, 1.0), (0, 1, 3, 10, 30)
-_STEPS = (2, 4, 8, 16, 32, 64, 128)
-_NOISES = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
 
 POINTS: Mapping[str, tuple[Point, ...]] = {
     "targets": tuple(map(Point.parse, DEMANDED)),
     "size": tuple(Point(factors, n, 1000) for factors, sizes in _SIZES.items() for n in sizes),
-    "dimension": tuple(Point(3, 50, dim) for dim in _DIMENSIONS),
+    "dimension": tuple(Point(3, 50, dim) for dim in (128, 256, 384, 512, 768, 1000, 1500, 2000)),
     "restarts": tuple(Point(3, 40, 1000, ratio=rho, restarts=r) for rho in _RATIOS for r in _RESTARTS),
-    "steps": tuple(Point(3, 40, 1000, steps=steps) for steps in _STEPS),
-    "noise": tuple(Point(3, 50, 1000, noise=noise) for noise in _NOISES),
+    "steps": tuple(Point(3, 40, 1000, steps=steps) for steps in (2, 4, 8, 16, 32, 64, 128)),
+    "noise": tuple(Point(3, 50, 1000, noise=noise) for noise in (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)),
     "bindings": tuple(Point(3, 50, 1000, binding=binding) for binding in BINDINGS),
 }

@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import itemgetter
 from typing import Any
 
-from igm_cli.benchmarks.intervals import Estimate, mean, proportion, rate
-from igm_cli.benchmarks.report import Column, capitalised, curve, declared_table, paired_rows, percent, table
-from igm_cli.benchmarks.scores import Paired
+from igm_cli.benchmarks import report
+from igm_cli.benchmarks.intervals import UNKNOWN, Estimate, mean, proportion, rate
+from igm_cli.benchmarks.scores import Paired, grouped, rows_by_split
 from igm_cli.benchmarks.suite import Infos, Plot, Record, Report, Row, Table
 from igm_cli.benchmarks.suites.decomposition_points import AUTO, COUPLED, DEMANDED, RESONATOR
 
@@ -36,8 +37,6 @@ AXES = {
 
 RIVALS = (RESONATOR, "resonator-outer", "factorizer")
 """Methods with which coupled diffusion is compared problem by problem."""
-
-UNKNOWN = Estimate(math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True)
@@ -82,24 +81,22 @@ class Score:
 
 def build(records: Sequence[Record], infos: Infos, about: Mapping[str, str]) -> Report:
     """Returns the report of all records; ``about`` describes the splits."""
-    found = {name: [Score(row) for r in records if r["split"] == name for row in r["rows"]] for name in about}
-    splits = {split: part for split, part in found.items() if part}
+    splits = {split: list(map(Score, rows)) for split, rows in rows_by_split(records, about).items()}
     raced = {split: race for split, part in splits.items() if (race := races(part))}
     pairs = {
         rival: {split: both for split, part in splits.items() if (both := paired(part, COUPLED, rival))}
         for rival in RIVALS
     }
     failed = [name for name, info in infos.items() if "failed" in info]
-    tables = [_races_table(raced, splits)] if raced else []
+    tables = report.declared_tables("decomposition", auto=_race_rows(raced, splits))
     for split, part in splits.items():
         tables += [_side_by_side(split, about[split], part), _details(split, about[split], part, failed)]
     compared = [
         [split, point, rival, *rest]
         for rival, both in pairs.items()
-        for split, point, *rest in paired_rows(both)
+        for split, point, *rest in report.paired_rows(both)
     ]
-    if compared:
-        tables.append(declared_table("decomposition", "coupled-and-rivals", compared))
+    tables += report.declared_tables("decomposition", **{"coupled-and-rivals": compared})
     tables.append(_methods_table(infos))
     names = ("problems", "both", "first", "second")
     summary = {
@@ -114,7 +111,7 @@ def build(records: Sequence[Record], infos: Infos, about: Mapping[str, str]) -> 
         "splits": {
             split: {
                 point: {s["label"]: s.to_dict() for s in scores}
-                for point, scores in grouped(part, "point").items()
+                for point, scores in grouped(part, itemgetter("point")).items()
             }
             for split, part in splits.items()
         },
@@ -155,19 +152,19 @@ def races(scored: Sequence[Score]) -> dict[str, dict[str, Any]]:
 def paired(scored: Sequence[Score], first: str, second: str) -> dict[str, Paired]:
     """Returns the paired comparison of two methods at every point where both were run."""
     found = {}
-    for point, part in grouped(scored, "point").items():
+    for point, part in grouped(scored, itemgetter("point")).items():
         hits = {score["label"]: score.hits for score in part if score["label"] in (first, second)}
         if len(hits) == 2:
             found[point] = Paired.of(list(zip(hits[first], hits[second], strict=False)))
     return found
 
 
-DETAILS: Sequence[Column] = (
+DETAILS: Sequence[report.Column] = (
     ("point", lambda s: str(s["point"])),
     ("search space", lambda s: f"{float(s['search_space']):.3g}"),
     ("method", lambda s: str(s["label"])),
-    ("all right", lambda s: percent(s.exact) if "exact" in s.estimates else ""),
-    ("factors right", lambda s: percent(s.estimates["right"]) if "right" in s.estimates else ""),
+    ("all right", lambda s: report.percent(s.exact) if "exact" in s.estimates else ""),
+    ("factors right", lambda s: report.percent(s.estimates["right"]) if "right" in s.estimates else ""),
     (
         "sure and wrong",
         lambda s: f"{100 * s.estimates['astray'].value:.1f} %" if "exact" in s.estimates else "",
@@ -180,7 +177,9 @@ DETAILS: Sequence[Column] = (
 )
 
 
-def _races_table(raced: Mapping[str, Mapping[str, Any]], splits: Mapping[str, Sequence[Score]]) -> Table:
+def _race_rows(
+    raced: Mapping[str, Mapping[str, Any]], splits: Mapping[str, Sequence[Score]]
+) -> list[list[str]]:
     rows = []
     for split, ours in ((name, s) for name in raced for s in splits[name] if s["label"] == AUTO):
         race = raced[split][ours["point"]]
@@ -189,15 +188,15 @@ def _races_table(raced: Mapping[str, Mapping[str, Any]], splits: Mapping[str, Se
         best, faster = race["fastest_as_accurate"] or "none", f"{theirs / seconds:.3g}×" if theirs else ""
         times = [_seconds(seconds), best, _seconds(theirs) if theirs else "", faster]
         met = [f"{race['arithmetic']:.2g}", "yes" if race["met"] else "no"]
-        rows.append([split, ours["point"], percent(ours.exact), demanded, *times, *met])
-    return declared_table("decomposition", "auto", rows)
+        rows.append([split, ours["point"], report.percent(ours.exact), demanded, *times, *met])
+    return rows
 
 
 def _side_by_side(split: str, about: str, scored: Sequence[Score]) -> Table:
     """Returns a table of exact accuracy, with a row per point and a column per method."""
-    labels = list(grouped(scored, "label"))
+    labels = list(grouped(scored, itemgetter("label")))
     rows = []
-    for point, part in grouped(scored, "point").items():
+    for point, part in grouped(scored, itemgetter("point")).items():
         cells = {s["label"]: f"{100 * s.exact.value:.1f}" for s in part if "exact" in s.estimates}
         rows.append([point, *(cells.get(label, "") for label in labels)])
     return Table(f"exact-{split}", f"All factors right, in percent: {about}", ["point", *labels], rows)
@@ -205,9 +204,9 @@ def _side_by_side(split: str, about: str, scored: Sequence[Score]) -> Table:
 
 def _details(split: str, about: str, scored: Sequence[Score], failed: Sequence[str]) -> Table:
     """Returns a table of all figures of a split, point by point; a failed method's row says so."""
-    by_point = [score for part in grouped(scored, "point").values() for score in part]
+    by_point = [score for part in grouped(scored, itemgetter("point")).values() for score in part]
     lost = [["", "", method, "failed", *[""] * (len(DETAILS) - 4)] for method in failed]
-    return table(split, about, DETAILS, by_point, lost)
+    return report.table(split, about, DETAILS, by_point, lost)
 
 
 def _methods_table(infos: Infos) -> Table:
@@ -215,7 +214,7 @@ def _methods_table(infos: Infos) -> Table:
     for name, info in infos.items():
         settings = "; ".join(f"{key} {value}" for key, value in info.items() if key not in ("how", "failed"))
         rows.append([name, info.get("how", "failed"), settings or info.get("failed", "none")])
-    return declared_table("decomposition", "methods", rows)
+    return report.declared_table("decomposition", "methods", rows)
 
 
 def _results_table(splits: Mapping[str, Sequence[Score]]) -> Table:
@@ -238,26 +237,18 @@ def _plots(split: str, scored: Sequence[Score]) -> Iterator[Plot]:
     """Yields the plots of one split, one per K or per method of restarts; none for a split that does not vary a number."""
     parts: dict[tuple[str, str], Mapping[Any, list[Score]]] = {}  # keyed by name and title
     if split == "size":
-        for factors, part in sorted(grouped(scored, "factors").items()):
-            parts[f"-K{factors}", f", K = {factors}"] = grouped(part, "label")
+        for factors, part in sorted(grouped(scored, itemgetter("factors")).items()):
+            parts[f"-K{factors}", f", K = {factors}"] = grouped(part, itemgetter("label"))
     elif split == "restarts":
-        for label, part in grouped(scored, "label").items():
-            ratios = grouped(part, "ratio")
+        for label, part in grouped(scored, itemgetter("label")).items():
+            ratios = grouped(part, itemgetter("ratio"))
             parts[f"-{label}", f", {label}"] = {f"ρ = {ratio:g}": each for ratio, each in ratios.items()}
     elif split in AXES:
-        parts["", ""] = grouped(scored, "label")
+        parts["", ""] = grouped(scored, itemgetter("label"))
     shown = {"size": tuple(QUANTITIES), "restarts": ("exact",)}.get(split, ("exact", "right"))
     for (name, title), curves in parts.items():
         for quantity in shown:
             yield _plot(split, name, title, quantity, curves)
-
-
-def grouped(scored: Sequence[Score], field: str) -> dict[Any, list[Score]]:
-    """Groups scores by a field of their rows, in their order."""
-    found: dict[Any, list[Score]] = {}
-    for score in scored:
-        found.setdefault(score[field], []).append(score)
-    return found
 
 
 def _plot(split: str, part: str, title: str, quantity: str, curves: Mapping[str, Sequence[Score]]) -> Plot:
@@ -266,8 +257,8 @@ def _plot(split: str, part: str, title: str, quantity: str, curves: Mapping[str,
     for label, scores in curves.items():
         # Exhaustive search has no accuracy where only its time was estimated.
         mine = [(float(s[field]), s.estimates[quantity]) for s in scores if quantity in s.estimates]
-        line = curve(label, sorted(mine, key=lambda point: point[0]))
+        line = report.curve(label, sorted(mine, key=lambda point: point[0]))
         drawn += [replace(line, low=[], high=[]) if cost else line] if mine else []
-    heading = f"{capitalised(name)} over {axis.partition(',')[0]}{title}"
+    heading = f"{report.capitalised(name)} over {axis.partition(',')[0]}{title}"
     log_x = split in ("size", "dimension", "steps")
     return Plot(f"{split}{part}-{stem}", heading, axis, name, drawn, log_x=log_x, log_y=cost)

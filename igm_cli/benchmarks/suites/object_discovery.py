@@ -19,10 +19,9 @@ from igm_cli.benchmarks.baselines.resnet import ResNetSet
 from igm_cli.benchmarks.baselines.set_prediction import SetPredictor
 from igm_cli.benchmarks.baselines.slot_attention import DinosaurSet, SlotAttentionSet
 from igm_cli.benchmarks.intervals import Estimate, mean, rate, ratio
-from igm_cli.benchmarks.scores import Rows, ScoredSplits, Scores, by_label
+from igm_cli.benchmarks.scores import Rows, ScoredSplits, Scores, by_label, grouped
 from igm_cli.benchmarks.suite import Figure, Infos, Method, PictureGrid, Plot, Record, Report, Request, Row
-from igm_cli.benchmarks.suites.object_values import described, points, value_metrics, values_table
-from igm_cli.benchmarks.suites.world_places import WorldPlaces, annotated
+from igm_cli.benchmarks.suites import object_values
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint
 from igm_cli.core.concepts import Product
 from igm_cli.core.device import inference_precision
@@ -40,7 +39,7 @@ from igm_cli.plugins.samples import DatasetSamples, JoinedSamples
 RENDERED = 200  # images of a rendered split by default
 RESTARTS = (1, 5, 10, 15, 20)  # R of the paper's Table 1
 FEW_STEPS = 20  # steps for comparing the times of fewer starts
-RENDERS: dict[str, Any] = {"objects": "3-5", "size": 16000, "crowd": 0.7}
+RENDERS = {"objects": "3-5", "crowd": 0.7}
 """The training data of baselines: the rendered scenes of the checkpoint's last stage (the preset ``finetune``)."""
 RENDER_SEED = 1
 WORLD = 1000  # training images whose objects tell where places of the image are in the world
@@ -61,9 +60,6 @@ class DiscoveryBench(frame.CheckpointBench):
 
     def __init__(self, suite: frame.DeclaredSuite, request: Request) -> None:
         super().__init__(suite, request)
-        self.sgd_images = self.whole_number("sgd_images", 1)
-        self.sgd_steps = self.whole_number("sgd_steps", 2000)
-        self.renders = self.whole_number("renders", RENDERS["size"])
         self.scenes: dict[str, frame.AnnotatedImages] = {}
         for name in request.splits:
             # Always the same number is rendered if sufficient, so that a larger limit finds the same images.
@@ -77,7 +73,7 @@ class DiscoveryBench(frame.CheckpointBench):
         """Images of 3 to 5 objects: rendered ones, and those of the data folder if it has any."""
 
         def parts() -> tuple[Samples, Samples]:
-            every = self.rendered(self.renders), self.of_folder(objects="3-5")
+            every = self.rendered(self.numbers["renders"]), self.of_folder(objects="3-5")
             given = [data for data in every if data is not None]
             cuts = [max(len(data) - HELD_OUT, (len(data) + 1) // 2) for data in given]
             kept = [data.select(range(cut)) for data, cut in zip(given, cuts, strict=True)]
@@ -90,12 +86,13 @@ class DiscoveryBench(frame.CheckpointBench):
             parts = [DatasetSamples(d, places, self.image_size, progress) for d in given if len(d)]
             return JoinedSamples(parts)
 
-        chosen = {"rendered": {**RENDERS, "size": self.renders}, "seed": RENDER_SEED, "held_out": HELD_OUT}
+        rendered = {**RENDERS, "size": self.numbers["renders"]}
+        chosen = {"rendered": rendered, "seed": RENDER_SEED, "held_out": HELD_OUT}
         return TrainingData({"folder": self.folder_identity, **chosen}, parts)
 
     def rendered(self, size: int) -> Any:
         """Returns rendered training images."""
-        how = {**RENDERS, "size": size, "seed": RENDER_SEED, "progress": self.request.progress}
+        how: dict[str, Any] = {**RENDERS, "size": size, "seed": RENDER_SEED, "progress": self.request.progress}
         return registry.dataset(self.dataset).load("train", **how)
 
     def of_folder(self, **how: Any) -> Any:
@@ -106,11 +103,11 @@ class DiscoveryBench(frame.CheckpointBench):
         return None
 
     @cached_property
-    def world(self) -> WorldPlaces | None:
+    def world(self) -> object_values.WorldPlaces | None:
         """The map from concepts to places in the world, fitted to the folder's training images, or to rendered ones."""
         data, (width, height) = self.of_folder(limit=WORLD), self.image_size
         data = self.rendered(WORLD) if data is None else data
-        return WorldPlaces.fitted(
+        return object_values.WorldPlaces.fitted(
             self.parser, ((each, Frame.fit(each["image"].size, width / height)) for each in data)
         )
 
@@ -140,8 +137,8 @@ class DiscoveryBench(frame.CheckpointBench):
             calls = {"calls": given.network_calls, "calls_free": free.network_calls}
             row = _row("igm", given.concepts, free.concepts, **seconds, **calls)
             if isinstance(self.parser.space, Product):
-                row |= described(self.parser.space, given, free, scene.truth)
-                if self.world and (true := annotated(self.parser, scene.example, scene.frame)):
+                row |= object_values.described(self.parser.space, given, free, scene.truth)
+                if self.world and (true := object_values.annotated(self.parser, scene.example, scene.frame)):
                     row["world"] = {"free": self.world(free.concepts).tolist(), "truth": true[1].tolist()}
             return [row]
 
@@ -162,7 +159,7 @@ class DiscoveryBench(frame.CheckpointBench):
         restarted = {}
         for label, checkpoint in models.items():
             settings = InversionSettings.from_dict(checkpoint.spec.inference, seed=self.request.seed)
-            settings = replace(settings, method="sgd", restarts=max(RESTARTS), steps=self.sgd_steps)
+            settings = replace(settings, method="sgd", restarts=max(RESTARTS), steps=self.numbers["sgd_steps"])
             restarted[label] = checkpoint, settings
 
         def rows(scene: frame.AnnotatedImage) -> list[Row]:
@@ -170,11 +167,11 @@ class DiscoveryBench(frame.CheckpointBench):
             return [row for label, model in restarted.items() for row in _descents(label, *model, image, k)]
 
         info = {label: {**frame.checkpoint_info(c), "steps": s.steps} for label, (c, s) in restarted.items()}
-        return self.on_images(rows, info, self.sgd_images)
+        return self.on_images(rows, info, self.numbers["sgd_images"])
 
     def predicted(self, label: str, predictor: SetPredictor) -> Method:
         """Returns a network that names all positions in one pass."""
-        trained = self.fitted(predictor)
+        trained = self.fitted(predictor, self.data)
 
         def predict(image: Tensor, k: int | None) -> Tensor:
             with inference_precision(self.device):
@@ -192,8 +189,8 @@ class DiscoveryBench(frame.CheckpointBench):
 
         Its trunk starts from the weights of the measured model.
         """
-        settings, most = SetSettings(seed=self.request.seed), self.whole_number("gc_k_max", 0, least=0)
-        trained = self.fitted(GenerativeClassifier(init=self.request.model))
+        settings, most = SetSettings(seed=self.request.seed), self.numbers["gc_k_max"]
+        trained = self.fitted(GenerativeClassifier(init=self.request.model), self.data)
         model: Any = trained.model.requires_grad_(False)
 
         def rows(scene: frame.AnnotatedImage) -> list[Row]:
@@ -221,14 +218,12 @@ class DiscoveryBench(frame.CheckpointBench):
         timed = [name for name in scored.scores if self.published(name)]
         figures += [self._over_time(name, scored.scores[name]) for name in timed]
         figures += [self._pictures(records, list(scored.scores))] if scored.scores else []
-        tables = values_table(scored.scores, self.suite.words["precision"])
+        tables = object_values.values_table(scored.scores, self.suite.words["precision"])
         return report.scored_report(self, scored, infos, tables, figures, {})
 
     def _over_time(self, split: str, scores: Sequence[Scores]) -> Plot:
         """Returns a plot of the estimation error over seconds: a line through the restarts, a point per other method."""
-        labels: dict[str, list[Scores]] = {}
-        for s in scores:
-            labels.setdefault(s.label.partition(" R=")[0], []).append(s)
+        labels = grouped(scores, lambda s: s.label.partition(" R=")[0])
         curves = [
             report.curve(label, [(s["seconds"].value, s["error"]) for s in part])
             for label, part in labels.items()
@@ -318,7 +313,7 @@ def metrics(rows: Rows) -> dict[str, Estimate]:
         "seconds": mean(row["seconds"] for row in rows),
         "calls": mean(row["calls"] for row in rows),
     }
-    estimates |= value_metrics(rows)
+    estimates |= object_values.value_metrics(rows)
     if any(row["free"] is None for row in rows):
         return estimates
     counted = [len(row["free"]) for row in rows]
@@ -334,7 +329,7 @@ def metrics(rows: Rows) -> dict[str, Estimate]:
 
 
 def _matched(row: Mapping[str, Any], found: str, *, squared: bool = False) -> Any:
-    return match(points(row[found]), points(row["truth"]), squared=squared)
+    return match(object_values.points(row[found]), object_values.points(row["truth"]), squared=squared)
 
 
 def _is_plotted(label: str) -> bool:

@@ -22,7 +22,7 @@ from igm_cli.benchmarks.points import Hits, best, border, hits, within
 from igm_cli.benchmarks.scores import ScoredSplits
 from igm_cli.benchmarks.suite import Figure, Infos, Method, Record, Report, Request, Row
 from igm_cli.benchmarks.suites.objects_report import comparisons, figures, metrics, pictures
-from igm_cli.benchmarks.suites.objects_windows import Bands, Sight, Windows, typical_radius, whole_scenes
+from igm_cli.benchmarks.suites.objects_windows import Bands, Sight, Windows, typical_radius
 from igm_cli.core.concepts import Product
 from igm_cli.core.device import inference_precision
 from igm_cli.core.files import parse_toml
@@ -89,7 +89,7 @@ class ObjectsBench(frame.CheckpointBench):
         measured = self.adapter.load(part, **given)
         self.photographs = self.adapter.load(self.adapter.splits[0], **given)  # the training split
         self.radius = self._radius()
-        self.bands = Bands(self.radius, float(self.whole_number("border", 0, least=0)))
+        self.bands = Bands(self.radius, float(self.numbers["border"]))
         unit = int(getattr(self.checkpoint.denoiser, "multiple", 1))
         self.sight = Sight(spec.scale, unit, self.image_size)
         windows = partial(Windows, measured, self.parser, self.image_size)
@@ -154,7 +154,7 @@ class ObjectsBench(frame.CheckpointBench):
             "image_size": list(self.image_size),
             "held_out": [HELD_OUT, HELD_CROPS],
             "inside": inside,
-            **({} if self.request.pixel_range is None else {"range": self.request.pixel_range}),
+            **self.request.scale,
         }
 
         def parts() -> tuple[Samples, Samples]:
@@ -251,7 +251,7 @@ class ObjectsBench(frame.CheckpointBench):
 
     def tiled(self, predictor: SetPredictor) -> Method:
         """Returns a network that names all positions of a tile in one pass."""
-        trained, same = self.fitted(predictor, data=self.trained_on(True)), self.radius * self.crops.scale
+        trained, same = self.fitted(predictor, self.trained_on(True)), self.radius * self.crops.scale
 
         def find(picture: frame.AnnotatedImage) -> Found:
             with inference_precision(self.device):
@@ -266,7 +266,7 @@ class ObjectsBench(frame.CheckpointBench):
 
     def mapped(self, baseline: MapBaseline) -> Method:
         """Returns a fully convolutional network, applied to whole images."""
-        trained = self.fitted(baseline, data=self.trained_on(False))
+        trained = self.fitted(baseline, self.trained_on(False))
 
         def peaks(images: Tensor) -> Any:
             with inference_precision(self.device):
@@ -302,7 +302,8 @@ class ObjectsBench(frame.CheckpointBench):
         """Returns watershed, with parameters chosen on training photographs."""
         need("bench", "skimage")
         few = self.photographs.select(range(min(PHOTOGRAPHS, len(self.photographs))))
-        scenes = whole_scenes(few, self.parser, self.sight, self.bands)
+        windows = Windows(few, self.parser, self.image_size, "whole", self.sight, self.bands, 0, None)
+        scenes = [windows.scene(item) for item in windows.rows]
         shrunk = [torch.tensor(s.picture.x0.shape[:0:-1]) / torch.tensor(s.picture.image.size) for s in scenes]
         truths = [scene.points * factor for scene, factor in zip(scenes, shrunk, strict=True)]
         ignored = [scene.ignored * factor.repeat(2) for scene, factor in zip(scenes, shrunk, strict=True)]

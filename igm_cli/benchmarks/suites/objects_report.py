@@ -9,7 +9,7 @@ from typing import Any
 
 from igm_cli.benchmarks import report
 from igm_cli.benchmarks.intervals import Estimate, rate, ratio, ratio_difference
-from igm_cli.benchmarks.scores import Rows, ScoredSplits, by_label
+from igm_cli.benchmarks.scores import Rows, ScoredSplits, by_label, grouped
 from igm_cli.benchmarks.suite import PictureGrid, Plot, Record
 from igm_cli.benchmarks.suites.objects_windows import Windows
 from igm_cli.errors import counted
@@ -26,9 +26,6 @@ ENOUGH = 6
 
 def sums(rows: Rows) -> dict[str, list[float]]:
     """Returns the sums over each photograph's images, with photographs in the order of their names."""
-    photographs: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        photographs.setdefault(row["photograph"], []).append(row)
 
     def off(row: Mapping[str, Any]) -> float:
         return float(row["count"] - row["objects"])
@@ -42,7 +39,7 @@ def sums(rows: Rows) -> dict[str, list[float]]:
         "squared": lambda row: off(row) ** 2,
         "share": lambda row: abs(off(row)) / max(1, row["objects"]),
     }
-    parts = [part for _, part in sorted(photographs.items())]
+    parts = [part for _, part in sorted(grouped(rows, itemgetter("photograph")).items())]
     return {name: [sum(map(value, part)) for part in parts] for name, value in values.items()}
 
 
@@ -114,12 +111,10 @@ def _number(e: Estimate) -> str:
 
 def figures(scored: ScoredSplits) -> list[Plot]:
     """Returns F1, the error of the count and the time over the number of objects, a point per split."""
-    labels: dict[str, list[Mapping[str, Estimate]]] = {}
-    for split, part in scored.scores.items():
-        for scores in part if split != "whole" else ():
-            labels.setdefault(scores.label, []).append(scores.estimates)
-    if not labels:
+    every = [s for split, part in scored.scores.items() if split != "whole" for s in part]
+    if not every:
         return []
+    labels = grouped(every, lambda s: s.label)
 
     def plot(name: str, title: str, axis: str, factor: float = 1.0, log_y: bool = False) -> Plot:
         curves = [

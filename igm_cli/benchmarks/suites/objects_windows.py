@@ -18,8 +18,6 @@ from igm_cli.imaging import Frame, to_model, to_rgb
 if TYPE_CHECKING:
     import datasets
 
-    from igm_cli.plugins.base import ConceptParser
-
 SLICES = {"1-6": (1, 6), "7-20": (7, 20), "21-60": (21, 60), "61-140": (61, 140), "whole": (0, 2**31)}
 """Splits by the minimum and maximum number of objects in an image."""
 
@@ -167,12 +165,6 @@ class Windows(AnnotatedImages):
         where = regions(box, photograph.size, _ignored(example), self.bands)
         points = truth[:, :2].cpu() * torch.tensor(image.size)
         return Scene(picture, points, where, example["file"])
-
-
-def whole_scenes(data: datasets.Dataset, parser: ConceptParser, sight: Sight, bands: Bands) -> list[Scene]:
-    """Returns the whole photographs of a split."""
-    windows = Windows(data, parser, sight.least, "whole", sight, bands, 0, None)
-    return [windows.scene(item) for item in windows.rows]
 
 
 def centres_of(example: Mapping[str, Any]) -> Tensor:

@@ -37,7 +37,6 @@ TESTED, COARSE = "igm-tested", "igm-coarse"
 COUNTING = (IGM, ADAPTIVE, TESTED, COARSE)
 """Methods that also find the number of labels."""
 
-RELAX_STEPS = 100
 SLOW = 100
 """A method is slow if its U-Net calls per image exceed this many times the draws that all methods see."""
 
@@ -63,8 +62,11 @@ class ZeroShotBench(DeclaredBench):
             raise InputError(f"{self.path.name} composes by {own.composition}; give a model that does by mean")
         views = self.whole_number("views", 1) if "views" in options else None
         settings = InversionSettings.from_dict(own.inference, seed=request.seed, views=views)
-        steps = self.whole_number("relax_steps", RELAX_STEPS)
-        self.settings = replace(settings, relax_steps=steps, k_min=1, k_max=3)  # for ``igm-adaptive``
+        first = self.whole_number("first", settings.draws)
+        self.settings = replace(  # for ``igm-adaptive``
+            settings, relax_steps=self.numbers["relax_steps"], k_min=1, k_max=3,
+            draws=first, max_draws=max(first, settings.max_draws),
+        )  # fmt: skip
         template = str(options.get("template", own.space.templates[0] if own.space else TEMPLATES[0]))
         if "{label}" not in template:
             raise UsageError(f"--set template must hold {{label}}, where the label goes, not {template!r}")
@@ -74,10 +76,6 @@ class ZeroShotBench(DeclaredBench):
         self.templates, self.stages = (template,), stages in ("on", True)
         self.nothing = own.space.nothing if own.space else ""
         self.draws = self.whole_number("draws", settings.draws)
-        self.slow_limit = self.whole_number("slow_limit", 50)
-        self.coarse = self.whole_number("coarse", 2, 2)
-        first = self.whole_number("first", self.settings.draws)
-        self.settings = replace(self.settings, draws=first, max_draws=max(first, self.settings.max_draws))
         parts = load_pipeline(str(self.path), request.device, self.loading)
         self.denoiser = TextToImageDenoiser(parts, Text(("thing",)))
         size = self.denoiser.image_size
@@ -105,7 +103,9 @@ class ZeroShotBench(DeclaredBench):
 
         def rows(split: str, item: str) -> list[Row]:
             cell = self.cells[split]
-            if split not in models or (self._is_slow(name, cell) and cell.scenes.rows[item] >= self.slow_limit):
+            if split not in models or (
+                self._is_slow(name, cell) and cell.scenes.rows[item] >= self.numbers["slow_limit"]
+            ):
                 return []
             scene, model = cell.scenes[item], models[split]
             k = len(scene.truth) if cell.given else cell.k
@@ -134,7 +134,7 @@ class ZeroShotBench(DeclaredBench):
         """Returns a method as a function from a latent to an inversion."""
         equal = replace(self.settings, draws=self.draws, max_draws=self.draws)
         if name in COUNTING:
-            coarse = self.coarse if name == COARSE else 0
+            coarse = self.numbers["coarse"] if name == COARSE else 0
             settings = self.settings if name == ADAPTIVE else equal
             settings = replace(settings, give_up=name != IGM, coarse=coarse)
             return lambda model, x, k: invert(cast(Denoiser, model), x, settings, k=k, composition="mean")
