@@ -126,6 +126,6 @@ def _plot(points: Mapping[int, Mapping[str, Row]], quantity: str) -> Plot:
         for label, rows in lines.items()
         if rows
     ]
-    axis = {"seconds": "seconds an image", "calls_a_draw": "network calls a draw"}[quantity]
+    axis = {"seconds": "seconds per image", "calls_a_draw": "network calls per draw"}[quantity]
     title = f"{capitalised(axis)} over the number of binary factors"
     return Plot(f"factors-{quantity.partition('_')[0]}", title, "factors", axis, curves, log_y=True)

@@ -92,7 +92,7 @@ def _table(axis: str, about: str, rows: Sequence[Row]) -> Table:
 
 def _fastest(rows: Sequence[Row]) -> str:
     best = max(rows, key=lambda row: float(row["images_per_second"]))
-    return f"Fastest: {best['label']}, {best['images_per_second']:.3f} images a second."
+    return f"Fastest: {best['label']}, {best['images_per_second']:.3f} images per second."
 
 
 def _per_object(rows: Sequence[Row]) -> str:

@@ -229,7 +229,7 @@ class DiscoveryBench(frame.CheckpointBench):
             for label, part in labels.items()
         ]
         title = f"Error over time spent: {self.suite.splits[split]}"
-        axes = ("seconds an image, K given", "estimation error (mean MSE)")
+        axes = ("seconds per image, K given", "estimation error (mean MSE)")
         return Plot(f"time-{split}", title, *axes, curves, log_x=True, log_y=True)
 
     def _pictures(self, records: Sequence[Record], splits: Sequence[str]) -> PictureGrid:

@@ -272,7 +272,7 @@ def _over_cost(split: str, scores: Sequence[Scores]) -> Plot:
     """Returns a plot of accuracy over cost, with a point per method."""
     curves = [report.curve(s.label, [(s["calls"].value, s["exact"])]) for s in scores]
     title = report.capitalised(SPLITS[split])
-    return Plot(f"cost-{split}", title, "U-Net calls a picture", "exact sets", curves, log_x=True)
+    return Plot(f"cost-{split}", title, "U-Net calls per picture", "exact sets", curves, log_x=True)
 
 
 def _confusion(split: str, scores: Sequence[Scores]) -> Figure:
