@@ -19,6 +19,10 @@ from igm_cli.commands.benchmark_run import run_benchmark
 from igm_cli.errors import IgmError, InputError, UsageError
 from igm_cli.output import Output
 
+COSTLY = ("composition", "cost", "objects", "zero-shot")
+"""Suites whose methods take seconds to prepare: what all suites share is tried on these among the slow tests."""
+EVERY = [pytest.param(name, marks=[pytest.mark.slow] * (name in COSTLY)) for name in CASES]
+
 
 @pytest.fixture(params=CASES)
 def run(request: pytest.FixtureRequest, finished: Callable[[str], Run]) -> Run:
@@ -83,6 +87,7 @@ def test_intervals_hold_their_number(run: Run) -> None:
     check(run.summary.get("splits", {}))
 
 
+@pytest.mark.parametrize("run", EVERY, indirect=True)
 def test_a_run_goes_on_where_it_stopped(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "run"  # others read the run itself
     shutil.copytree(run.out, out)
@@ -105,6 +110,7 @@ def test_another_configuration_is_refused(run: Run) -> None:
         work(run.name, replace(run.request, seed=1), run.out)
 
 
+@pytest.mark.parametrize("run", EVERY, indirect=True)
 def test_a_method_that_fails_takes_no_other_down(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -107,7 +107,11 @@ DRAWS = draw(Schedule(), (3, 16, 16), 5, low=0.1, high=0.9, seed=3)  # what the 
 
 @pytest.mark.parametrize(
     ("baseline", "steps"),
-    [(GC, 120), (replace(GC, contrast=0.05), 80), (replace(VARIANT, contrast=0.05), 150)],
+    [
+        (GC, 120),
+        pytest.param(replace(GC, contrast=0.05), 80, marks=pytest.mark.slow),
+        (replace(VARIANT, contrast=0.05), 150),
+    ],
     ids=["gc", "gc-contrast", "gc-variant-contrast"],
 )
 def test_gc_learns_and_names_configurations(

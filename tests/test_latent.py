@@ -366,7 +366,7 @@ def test_the_mean_of_weights_before_and_after(trained, tmp_path, monkeypatch, ca
 @pytest.mark.parametrize(
     ("file", "content", "says"),
     [
-        ("vae/diffusion_pytorch_model.safetensors", b"garbage", "cannot be used"),
+        ("vae/diffusion_pytorch_model.safetensors", b"garbage", "are damaged"),
         ("vae/config.json", b"{", "not a valid JSON"),
         ("vae/config.json", b"{}", "no scaling_factor"),
         ("tokenizer/vocab.json", b"{", "not a valid JSON"),

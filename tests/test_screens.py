@@ -49,8 +49,15 @@ def seen(name: str, columns: int) -> str:
     return re.sub(r"\d*\.\d+", lambda number: re.sub(r"\d", "0", number[0]), text)
 
 
-@pytest.mark.parametrize("columns", WIDTHS)
-@pytest.mark.parametrize("name", COMMANDS)
+CASES = [
+    pytest.param(name, columns, marks=[pytest.mark.slow] * (columns > 80 and "--draws" in COMMANDS[name]))
+    for name in COMMANDS
+    for columns in WIDTHS
+]
+"""Every screen; the wide ones of inversions are among the slow tests."""
+
+
+@pytest.mark.parametrize(("name", "columns"), CASES)
 def test_the_screen_is_as_it_was(name, columns):
     kept = (SCREENS / f"{name}-{columns}.txt").read_text(encoding="utf-8")
     assert seen(name, columns) == kept
