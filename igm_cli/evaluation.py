@@ -144,13 +144,13 @@ class Evaluation:
         return chosen
 
     def _window(self) -> int:
-        """Returns the windows' side: as large as the images allow, but no smaller than the model's own images."""
+        """Returns the windows' side: as large as the images allow up to WINDOW, no smaller than the model's own images."""
         named = {"width", "height"} <= set(self.data.column_names)
         sizes = zip(*(self.data[side] for side in ("width", "height")), strict=True) if named else None
         sides = (min(size) for size in sizes or (each["image"].size for each in self.data))
         unit = max(self.model.image_size)
         smallest = int(min(sides, default=WINDOW) * self.model.scale)
-        return max(unit, min(WINDOW, smallest) // unit * unit) if smallest < WINDOW else max(unit, WINDOW)
+        return max(unit, smallest // unit * unit) if smallest < WINDOW else max(unit, WINDOW)
 
     def name(self, judged: Judged) -> str:
         """Returns the dataset's name of an image, or its number; of a window, with its left upper corner in the image."""

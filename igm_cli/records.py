@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Natural = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Size = Annotated[list[Positive], Field(min_length=2, max_length=2)]
-Share = Annotated[float, Field(ge=0)]
+NonNegative = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Cosine = Annotated[float, Field(ge=-1.000001, le=1.000001)]
 Confidence = Annotated[
@@ -154,7 +154,7 @@ class Unexplained(TypedDict):
     """What the best k products leave of a vector."""
 
     k: Natural
-    unexplained: Annotated[Share, Field(description="Share of the vector's square that they leave.")]
+    unexplained: Annotated[NonNegative, Field(description="Share of the vector's square that they leave.")]
 
 
 class Closed(BaseModel):
@@ -214,7 +214,7 @@ class _OfImage(Result):
     frame: Natural | None = Field(
         default=None, description="Number of the frame in a video, from 0; absent of images."
     )
-    time: Share | None = Field(
+    time: NonNegative | None = Field(
         default=None, description="When the frame is shown, in seconds from the video's beginning."
     )
     size: Size = Field(description="[width, height] of the image as given, in pixels.")
@@ -224,7 +224,7 @@ class _OfImage(Result):
     k: Natural
     k_source: Literal["given", "estimated"]
     denoising_error: float | None = Field(description="Mean squared error of the composed noise prediction.")
-    k_penalty: Share = Field(
+    k_penalty: NonNegative = Field(
         description="Error that a concept must save: where K is estimated, it is the k of the least error + k_penalty * k."
     )
     k_curve: list[CurvePoint]
@@ -243,7 +243,7 @@ class _OfImage(Result):
         description="What a network that was distilled from guided predictions is told of the guidance, which is fixed; "
         "missing where a network is not told.",
     )
-    seconds: Share = Field(description="For this image; the mean over those processed together.")
+    seconds: NonNegative = Field(description="For this image; the mean over those processed together.")
     device: str
     run: Run
 
@@ -329,7 +329,7 @@ class GeneratedImage(Result):
         "noise levels: 0 where concepts do not meet; well above 0 they may melt into one."
     )
     network_calls: Natural = Field(description="Evaluations of the denoiser.")
-    seconds: Share = Field(description="For this image; of those drawn together the mean.")
+    seconds: NonNegative = Field(description="For this image; of those drawn together the mean.")
     device: str
     run: Run
     check: Check | None = None
@@ -383,13 +383,13 @@ class SharedResult(Result):
     denoising_error: float | None = Field(
         description="Mean squared error of the noise predicted under the common concepts and the rest of each image."
     )
-    k_penalty: Share = Field(description="Error that a concept of an image must save.")
+    k_penalty: NonNegative = Field(description="Error that a concept of an image must save.")
     items: list[Item] = Field(
         description="The common items, as they are in the first image; the confidence is that of all images together."
     )
     network_calls: Natural = Field(description="Evaluations of the denoiser, for all images.")
     discriminative: Discriminative = None
-    seconds: Share = Field(description="For all images.")
+    seconds: NonNegative = Field(description="For all images.")
     device: str
     run: Run
 
@@ -417,7 +417,7 @@ class _OfVector(Result):
     codebooks: str = Field(description="Path of the file of codebooks as given.")
     binding: Literal["map", "hrr", "fhrr"]
     k: Natural = Field(description="Number of products found.")
-    seconds: Share = Field(description="For this vector; the mean over those processed together.")
+    seconds: NonNegative = Field(description="For this vector; the mean over those processed together.")
     device: str
     run: Run
 
@@ -434,7 +434,9 @@ class VectorResult(_OfVector):
     iterations: Natural | None = Field(
         description="Of the method, 0 where it has none; null for several products."
     )
-    operations: Share | None = Field(description="Multiplications and additions; null for several products.")
+    operations: NonNegative | None = Field(
+        description="Multiplications and additions; null for several products."
+    )
 
 
 class VectorCount(_OfVector):

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic
 
 from igm_cli.core.files import fingerprint_of
-from igm_cli.core.validation import plain, whole_number
+from igm_cli.core.validation import of_python, whole_number
 from igm_cli.errors import UsageError, counted, near_names
 from igm_cli.folders import SUFFIXES, VIDEOS, Source
 from igm_cli.imaging import Frame, to_model
@@ -108,7 +108,7 @@ class ImageSession(ImageInputs, Session["Image"]):
         from igm_cli.core.inference.engine import check_method, constraint_of
 
         k, batch_size = whole_number("k", k), whole_number("batch_size", batch_size, 1)
-        given = {name: plain(value) for name, value in given.items()}
+        given = {name: of_python(value) for name, value in given.items()}
         if fit not in ("crop", "squash"):
             raise UsageError(f"unknown fit {fit!r}; choose crop or squash")
         if model.companions:

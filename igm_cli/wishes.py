@@ -17,7 +17,7 @@ from igm_cli.errors import InputError, UnknownConceptError, UsageError
 from igm_cli.imaging import Frame
 from igm_cli.plugins.base import ConceptParser
 
-MOST_CONCEPTS = 100
+MOST_ASKED = 100
 """Maximum number of concepts requested of one image."""
 
 
@@ -208,8 +208,8 @@ class Reader:
                 rows = parser.space.completed(rows, random)
             concepts.append(rows)
             weights.append(torch.cat([scale, torch.ones(len(rows) - len(scale))]))
-        if sum(map(len, concepts)) > MOST_CONCEPTS:
-            raise UsageError(f"an image may be asked to show {MOST_CONCEPTS} concepts at most; ask for fewer")
+        if sum(map(len, concepts)) > MOST_ASKED:
+            raise UsageError(f"an image may be asked to show {MOST_ASKED} concepts at most; ask for fewer")
         return Asked(branch, tuple(concepts), tuple(weights))
 
     def _random(self, number: int, purpose: int = 0) -> torch.Generator:

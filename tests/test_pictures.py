@@ -269,6 +269,14 @@ def test_damaged_folders(tmp_path: Path) -> None:
         read(tmp_path, layout="jsonl")
 
 
+def test_tables_that_igm_wrote_hold_no_labels(tmp_path: Path) -> None:
+    """They are known by their mark: a table of somebody else's may have the same columns."""
+    touch(tmp_path, "a.jpg", "b.jpg")
+    table(tmp_path, "found.csv", "image,label,confidence,written_by\na.jpg,dog,0.9,1f\nb.jpg,dog,0.9,1f\n")
+    table(tmp_path, "own.csv", "image,label,confidence\na.jpg,cat,0.9\nb.jpg,fox,0.8\n")
+    assert read(tmp_path) == {"a.jpg": ["cat"], "b.jpg": ["fox"]}
+
+
 def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
     touch(tmp_path, "away/1.jpg", "data/dog/1.jpg")
     try:

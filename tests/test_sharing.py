@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fake_hub
@@ -21,6 +22,7 @@ from test_cli import one_sentence
 from igm_cli.app import main
 from igm_cli.bundled import bundled
 from igm_cli.commands.model_card import LICENCES, card
+from igm_cli.core.hub import refusal
 from igm_cli.core.models.pipeline_files import find_pipeline
 
 Call = Callable[..., tuple[int, str, str]]
@@ -250,3 +252,10 @@ def test_a_card_holds_what_would_be_markup(tiny_model: Path, tmp_path: Path) -> 
     text = card(tmp_path, "mine")
     assert head_of(text)["license"] == "other" and "evil" not in head_of(text)
     assert r"a\|b<br># c \<script>" in text and "right 0.5123" in text
+
+
+def test_what_is_forbidden_is_said() -> None:
+    error = OSError("Forbidden")
+    error.response = SimpleNamespace(status_code=403)  # type: ignore[attr-defined]
+    assert "you may not read owner/name on the hub" in str(refusal("owner/name", error))
+    assert "you may not write to owner/name" in str(refusal("owner/name", error, writing=True))

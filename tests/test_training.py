@@ -11,7 +11,7 @@ import forks
 import pytest
 import torch
 
-from igm_cli.core.checkpoint import ModelSpec, fingerprint, load_checkpoint, read_spec, save_checkpoint
+from igm_cli.core.checkpoint import ModelSpec, load_checkpoint, read_spec, save_checkpoint, weights_fingerprint
 from igm_cli.core.composition import compose
 from igm_cli.core.concepts import Continuous
 from igm_cli.core.inference.engine import invert
@@ -158,11 +158,11 @@ def test_what_a_run_started_from_stays(tmp_path, pretrained):
     with pytest.raises(KeyboardInterrupt):
         run(folder, init=pretrained, report=stop(3))
     before = (folder / "state.pt").read_bytes()
-    assert json.loads((folder / "run.json").read_text())["init"] == fingerprint(pretrained)
+    assert json.loads((folder / "run.json").read_text())["init"] == weights_fingerprint(pretrained)
     other = tmp_path / "other"
     save_checkpoint(other, SPEC, SPEC.build().state_dict())
     for init in (other, None):
-        with pytest.raises(InputError, match=f"init = '{fingerprint(pretrained)}', not "):
+        with pytest.raises(InputError, match=f"init = '{weights_fingerprint(pretrained)}', not "):
             run(folder, init=init)
     assert (folder / "state.pt").read_bytes() == before
     pretrained = pretrained.rename(tmp_path / "moved")

@@ -65,9 +65,10 @@ def doctor(as_json: o.Json = False) -> None:
 
 def examine() -> dict[str, Any]:
     """Returns the record of ``igm doctor``."""
+    from huggingface_hub import constants
+
     packages = {name: _version(name) for name in (*_NEEDED, *_OPTIONAL)}
     checkpoints, sound = _checkpoints()
-    home = Path(os.path.expanduser(os.environ.get("HF_HOME") or "~/.cache/huggingface"))  # noqa: PTH111
     return {
         "schema": "igm.doctor/1",
         "igm": __version__,
@@ -81,8 +82,8 @@ def examine() -> dict[str, Any]:
         "checkpoints": checkpoints,
         "plugins": plugin_states(),
         "caches": {
-            "hub": os.environ.get("HF_HUB_CACHE") or str(home / "hub"),
-            "datasets": os.environ.get("HF_DATASETS_CACHE") or str(home / "datasets"),
+            "hub": constants.HF_HUB_CACHE,
+            "datasets": os.environ.get("HF_DATASETS_CACHE") or str(Path(constants.HF_HOME, "datasets")),
         },
         "ok": all(packages[name] for name in _NEEDED) and sound,
     }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import igm_cli
 from igm_cli.commands.results import refuse_inputs, require_writable, telling_unwritable
-from igm_cli.core.files import fingerprint_of, write_atomically
+from igm_cli.core.files import MARK, fingerprint_of, write_atomically
 from igm_cli.errors import InputError, UsageError
 from igm_cli.folders import ADDRESS
 from igm_cli.output import Record, json_line
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 PLACE = ("x_px", "y_px", "x", "y", "confidence")
 """Columns that come first if items have places."""
-
-MARK = "written_by"
-"""Last column of a table: in each row the fingerprint of all rows, by which igm recognizes its own unchanged tables."""
 
 LABELS = ("label", "category", "class")
 """Fields and factors that say what kind of object an item is."""

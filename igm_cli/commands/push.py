@@ -149,9 +149,9 @@ def _upload(name: str, files: dict[str, Path], card: str, private: bool) -> str:
         if "metadata in README" in str(error):
             says = " ".join(str(error).split())
             raise InputError(f"the hub refuses the head of the card: {says[:150]}; correct it") from error
-        raise refusal(name, error) from error
+        raise refusal(name, error, writing=True) from error
     except Exception as error:  # from the hub's client, its transport or the system
-        raise refusal(name, error) from error
+        raise refusal(name, error, writing=True) from error
     return str(page)
 
 

@@ -19,10 +19,10 @@ from igm_cli.records import (
     ImageResult,
     LabelResult,
     Natural,
+    NonNegative,
     Positive,
     Probability,
     Run,
-    Share,
     SharedResult,
     VectorCount,
     VectorResult,
@@ -52,14 +52,14 @@ class EvaluationRecord(Closed):
         description="true_of_those_found, found_of_those_true, all_right, number_exact, typical; of points with values "
         "place_right_of_those_found, and FACTOR_right_of_those_in_place of every factor.  Proportions of nothing are left out."
     )
-    calibration_error: dict[str, Share] = Field(
+    calibration_error: dict[str, NonNegative] = Field(
         description="Expected calibration error of the confidences of concepts, and of values of those that are there."
     )
-    fitted: dict[str, Share] | None = Field(
+    fitted: dict[str, NonNegative] | None = Field(
         None,
         description="With --calibrate: penalty, temperature and value_temperature, as stored with the model.",
     )
-    seconds: Share = Field(description="For an image, on average.")
+    seconds: NonNegative = Field(description="For an image, on average.")
 
 
 class ModelRecord(Closed):
@@ -71,7 +71,7 @@ class ModelRecord(Closed):
         description="It comes with igm, is in runs of the folder one is in, or in the cache of the Hugging Face hub."
     )
     concepts: str = Field(description="Name of the concept parser; empty if it has a problem.")
-    size_mb: Share = Field(description="Of the files of weights.")
+    size_mb: NonNegative = Field(description="Of the files of weights.")
     calibrated: bool = Field(description="Whether its confidences were fitted to annotated images.")
     card: bool = Field(description="Whether there is a model card in its folder.")
     path: str
@@ -104,11 +104,11 @@ class ZeroShotEstimate(Closed):
     least_calls: Positive = Field(
         description="Calls of the network per image if labels are given up early and the first draws decide."
     )
-    seconds_per_call: Share
-    memory_gb: Share | None = Field(description="Most memory taken so far; null where that is not known.")
+    seconds_per_call: NonNegative
+    memory_gb: NonNegative | None = Field(description="Most memory taken so far; null where that is not known.")
     processes: Positive = Field(description="Among how many the images are shared.")
-    least_seconds: Share
-    most_seconds: Share
+    least_seconds: NonNegative
+    most_seconds: NonNegative
     model: str
     device: str
 

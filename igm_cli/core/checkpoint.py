@@ -187,7 +187,7 @@ def load_weights(model: nn.Module, folder: Path, *, grown: bool = False) -> None
         raise InputError(f"the weights in {folder} cannot be used: {last}") from error
 
 
-def fingerprint(folder: Path) -> str:
+def weights_fingerprint(folder: Path) -> str:
     """Returns the SHA-256 of a checkpoint's weights, by which a run remembers what it started from."""
     return file_hash(*_weights_of(folder))
 

@@ -31,6 +31,9 @@ else:
 TEMPORARY = ".igm-tmp"
 """Suffix of unfinished files."""
 
+MARK = "written_by"
+"""Last column of igm's own tables: in each row the fingerprint of all rows, by which unchanged ones are recognized."""
+
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 """Name of a model on the Hugging Face hub, ``owner/name``."""
 

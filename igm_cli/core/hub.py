@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -36,9 +35,9 @@ def snapshot(name: str, patterns: Sequence[str], *, fetch: bool) -> Path:
         ) from error
 
 
-def refusal(name: str, error: BaseException) -> IgmError:
-    """Returns the error to show for one of the hub's client about a repository ``owner/name``."""
-    from huggingface_hub import errors
+def refusal(name: str, error: BaseException, *, writing: bool = False) -> IgmError:
+    """Returns the error to show for one of the hub's client about a repository ``owner/name`` that is read or written."""
+    from huggingface_hub import constants, errors
 
     chain = list(_causes(error))
     if known := next((each for each in chain if isinstance(each, IgmError)), None):
@@ -53,16 +52,17 @@ def refusal(name: str, error: BaseException) -> IgmError:
     if has(errors.OfflineModeIsEnabled):
         says = f"HF_HUB_OFFLINE keeps igm from asking the hub for {name}; unset it"
     elif has(errors.GatedRepoError):
-        page = f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')}/{name}"
-        says = f"{name} is gated: ask for access on its page at {page}, log in by hf auth login, and try again"
+        says = f"{name} is gated: ask for access on its page at {constants.ENDPOINT}/{name}, log in by hf auth login, and try again"
     elif has(errors.LocalTokenNotFoundError):
         says = "you are not logged in to the hub; run hf auth login, or set HF_TOKEN"
     elif has(errors.RepositoryNotFoundError) or code == 404:
         says = f"the hub has no model {name} that you may see; check the name, or log in by hf auth login if it is private"
     elif code == 401:
         says = "the hub does not accept your token; log in again by hf auth login, or correct HF_TOKEN"
-    elif code == 403:
+    elif code == 403 and writing:
         says = f"you may not write to {name} on the hub; check the owner, and that your token may write"
+    elif code == 403:
+        says = f"you may not read {name} on the hub; log in by hf auth login with a token that may"
     elif code:
         says = f"the hub answered {code} when it was asked for {name}; try again later"
     elif has(ConnectionError) or has(TimeoutError) or of_network:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -9,8 +10,8 @@ from igm_cli.errors import IgmError, InputError, close_names
 
 
 def plain(label: str) -> str:
-    """Returns a label as text encoders see it: regardless of case and of the width of spaces."""
-    return " ".join(label.casefold().split())
+    """Returns a label as it is compared: regardless of case, of the width of spaces and of how accents are written."""
+    return unicodedata.normalize("NFC", " ".join(label.casefold().split()))
 
 
 def meant(word: str, known: Collection[str]) -> str:

@@ -167,6 +167,6 @@ def texts(name: str, value: Any) -> list[str]:
     raise UsageError(f"{name} must be a list of text, such as ['cat', 'dog'], not {shown(value)}")
 
 
-def plain(value: Any) -> Any:
+def of_python(value: Any) -> Any:
     """Returns a number of numpy as one of Python; all else as it is."""
     return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value

@@ -120,6 +120,8 @@ class CropSamples:
             if not self.images:
                 raise InputError(f"{says}; raise crops.scale, or lower model.image_size")
             note(f"{says}, and {are} left out")
+        if not self.images:
+            raise InputError("the data hold no image to train on; check --data-root and --limit")
         areas = (image.pixels[0].numel() for image in self.images)
         self.areas = list(itertools.accumulate(areas))
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from igm_cli.benchmarks.baselines.fit import Baseline
 from igm_cli.benchmarks.baselines.gc_network import SetConfig, SetDenoiser
-from igm_cli.core.checkpoint import fingerprint, load_checkpoint
+from igm_cli.core.checkpoint import load_checkpoint, weights_fingerprint
 from igm_cli.core.device import inference_precision
 from igm_cli.core.models.factored import FactoredDenoiser
 from igm_cli.core.noise_schedule import Draws, Schedule, timestep_quadrature
@@ -61,7 +61,7 @@ class DiffusionBaseline(Baseline):
         """Returns everything that shapes the training, as JSON."""
         names = ("name", "timestep_power", "learning_rates", "batch_size", "ema", "weight_decay")
         options = {name: getattr(self, name) for name in names}
-        init = None if self.init is None else fingerprint(self.init)
+        init = None if self.init is None else weights_fingerprint(self.init)
         return {**options, "init": init, "validation": [self.low, self.high, self.validation_draws]}
 
     def timesteps(self, u: Tensor, schedule: Schedule) -> Tensor:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from igm_cli.benchmarks.baselines.gc import DiffusionBaseline, set_error
-from igm_cli.core.checkpoint import WEIGHTS, fingerprint
+from igm_cli.core.checkpoint import WEIGHTS, weights_fingerprint
 from igm_cli.core.concepts import ConceptSpace, Continuous
 from igm_cli.core.device import inference_precision
 from igm_cli.core.models.factored import FactoredConfig, Trunk
@@ -90,7 +90,7 @@ class ObjectDiffusion(DiffusionBaseline):
 
     def describe(self) -> dict[str, Any]:
         """Returns everything that shapes the model, as JSON."""
-        before = fingerprint(self.earlier) if self.earlier else None
+        before = weights_fingerprint(self.earlier) if self.earlier else None
         shape = {"config": asdict(self.config), "values": self.values}
         return {**shape, "earlier": before, **self.training_options()}
 

@@ -20,7 +20,7 @@ from igm_cli.benchmarks.suite import Infos, Method, Record, Report, Request, Row
 from igm_cli.benchmarks.suites import cost_measure as measure
 from igm_cli.benchmarks.suites.cost_report import BATCHED, ESTIMATED, GIVEN, IN_TURN, build
 from igm_cli.benchmarks.timing import cores
-from igm_cli.core.checkpoint import Checkpoint, fingerprint, load_checkpoint, save_checkpoint
+from igm_cli.core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, weights_fingerprint
 from igm_cli.core.concepts import Continuous
 from igm_cli.core.types import InversionSettings
 from igm_cli.errors import InputError, UsageError
@@ -51,7 +51,7 @@ class CostBench(MachineBench):
     @cached_property
     def identity(self) -> Mapping[str, Any]:
         """The identity; methods, splits and limit are free between two calls."""
-        measured = {"suite": self.suite.name, "weights": fingerprint(self.request.model)}
+        measured = {"suite": self.suite.name, "weights": weights_fingerprint(self.request.model)}
         return {**measured, "options": self.numbers, "settings": self.base.to_dict(), **self.machine}
 
     def items(self, split: str) -> Sequence[str]:

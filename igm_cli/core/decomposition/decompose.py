@@ -36,7 +36,6 @@ def decompose(
     *,
     iterations: int = ITERATIONS,
     seed: int = 0,
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Decomposition:
     """Finds the codewords whose product is a bound vector.
 
@@ -47,7 +46,6 @@ def decompose(
             method with its settings.
         iterations: Most iterations of an iterative method.
         seed: Seed of all random numbers; the same batch of vectors gives the same result.
-        progress: Called with "vectors", the number done, and the total.
 
     Returns:
         Codewords of all vectors, in their order, on the CPU.
@@ -64,7 +62,6 @@ def decompose(
     generator = torch.Generator().manual_seed(seed + OWN_STREAM)
     dynamics = ITERATIVE[method]() if isinstance(method, str) and method in ITERATIVE else method
     parts: list[Decomposition] = []
-    progress("vectors", 0, len(vectors))
     for first in range(0, len(vectors), AT_ONCE):
         spectra = codebooks.spectrum(vectors[first : first + AT_ONCE])
         if not isinstance(dynamics, str):
@@ -73,7 +70,6 @@ def decompose(
             parts.append(auto(codebooks, spectra, generator))
         else:
             parts.append(exhaustive(codebooks, spectra))
-        progress("vectors", min(first + AT_ONCE, len(vectors)), len(vectors))
     return join(parts)
 
 

@@ -46,7 +46,7 @@ def refine(
     concepts: Tensor,
     present: Tensor,
     w: Tensor,
-    steps: int = 6,
+    steps: int,
 ) -> Refined:
     """Moves hypotheses of K concepts each to the nearest minima of their composed errors.
 

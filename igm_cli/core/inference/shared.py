@@ -14,7 +14,6 @@ the chosen ones are moved to where the error of all images together is least.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
@@ -59,8 +58,6 @@ class SharedInversion:
             its own rest.
         typicality: How much each image, explained on its own, is like those trained on, 0..1; nan if unknown.
         network_calls: Evaluations of the denoiser.
-        seconds: Wall-clock time.
-        draws: Noise samples of the decision.
     """
 
     concepts: Tensor
@@ -69,8 +66,6 @@ class SharedInversion:
     k_source: str
     denoising_error: float
     network_calls: int
-    seconds: float
-    draws: int
 
     @property
     def confidence(self) -> Tensor:
@@ -159,7 +154,6 @@ class _Search:
 
     def run(self) -> SharedInversion:
         """Chooses among candidates; in a continuous space, moves the chosen ones and chooses again."""
-        started = time.monotonic()
         if isinstance(self.constraint, SparseSubset):
             self.candidates = self.proposed(self.constraint)
         else:
@@ -188,8 +182,6 @@ class _Search:
             k_source="estimated" if self.k is None else "given",
             denoising_error=float(choice.solution.error.mean()),
             network_calls=self.calls,
-            seconds=time.monotonic() - started,
-            draws=statistics.draws,
         )
 
     def proposed(self, constraint: SparseSubset) -> Tensor:

@@ -93,7 +93,7 @@ class QuadraticForm:
 
 @dataclass(frozen=True)
 class GramStatistics:
-    """Inner products of M candidates of B images under N shared noise samples, float32 on the CPU.
+    """Inner products of M candidates of B images under N shared noise samples, float32.
 
     Attributes:
         residual: <r,r> ``[B,N]``.

@@ -110,7 +110,7 @@ def features(
         levels: Noise level of every noise sample as a fraction of T ``[N]``.
         errors: Denoising error under the answer for each ``[N]``.
         margins: How much the error rises if each part of the answer is left out or changed ``[K]``; empty if the answer
-            has no parts, or was asked to have more or fewer than there are.
+            has no parts.
         low: Least noise level used.
         high: Greatest noise level.
         ranges: Number of ranges of noise levels.

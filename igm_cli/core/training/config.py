@@ -86,7 +86,7 @@ class TrainConfig:
         return *first, max(0, self.steps - sum(first))
 
     def contrast_at(self, step: int) -> float:
-        """Returns the weight of the contrast in a step; at 0 it is still computed, so every parameter has a gradient."""
+        """Returns the weight of the contrast in a step."""
         return self.contrast if step >= self.contrast_from else 0.0
 
     def learning_rate_at(self, position: float) -> float:

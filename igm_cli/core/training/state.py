@@ -11,7 +11,14 @@ from typing import Any
 
 import torch
 
-from igm_cli.core.checkpoint import DESCRIPTION, TEXT_TO_IMAGE, ModelSpec, fingerprint, load_weights, read_spec
+from igm_cli.core.checkpoint import (
+    DESCRIPTION,
+    TEXT_TO_IMAGE,
+    ModelSpec,
+    load_weights,
+    read_spec,
+    weights_fingerprint,
+)
 from igm_cli.core.files import foreign_name, read_json, write_atomically, write_json
 from igm_cli.core.training.config import TrainConfig
 from igm_cli.core.validation import shown
@@ -49,8 +56,8 @@ def describe_run(
         "model": {name: getattr(spec, name) for name in names},
         "train": asdict(config),
         "data": dict(data),
-        "init": fingerprint(init) if init else None,
-        "with": [fingerprint(folder) for folder in companions],
+        "init": weights_fingerprint(init) if init else None,
+        "with": [weights_fingerprint(folder) for folder in companions],
     }
 
 

@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from igm_cli.core.files import MARK
+from igm_cli.core.names import plain
 from igm_cli.errors import InputError, counted
 from igm_cli.plugins.pictures.files import ImageFiles
-from igm_cli.plugins.pictures.words import Vocabulary, plain
+from igm_cli.plugins.pictures.words import Vocabulary
 
 Row: TypeAlias = "tuple[int, dict[str, Any]]"
 """The number of a line, and values by the names of columns in lower case."""
@@ -87,15 +89,13 @@ def tables_below(folder: Path, layout: str) -> list[Path]:
 
 
 def _of_igm(path: Path) -> bool:
-    """Returns whether a file holds results written by igm."""
+    """Returns whether a file holds results or a table written by igm."""
     try:
         with path.open("rb") as file:
-            begin = file.read(200)
+            first = file.readline(4096)
     except OSError:
         return False
-    return b'"schema": "igm.' in begin or (
-        begin.startswith((b"image,", b"\xef\xbb\xbfimage,")) and b"confidence" in begin
-    )
+    return b'"schema": "igm.' in first or first.rstrip().endswith(f",{MARK}".encode())
 
 
 def class_names(path: Path) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from functools import cached_property
 from itertools import groupby
 from typing import Any
 
+from igm_cli.core.names import plain
 from igm_cli.errors import InputError, UsageError
 
 _FILLERS = frozenset((
@@ -92,11 +93,6 @@ class Vocabulary:
     def _by_words(self) -> Mapping[tuple[str, ...], str]:
         """The known labels by their words, which file names may join by anything: traffic_light, traffic-light."""
         return {tuple(_words(label)): label for label in self.known}
-
-
-def plain(text: str) -> str:
-    """Returns a label in the form for comparison: composed, in lower case, with single spaces."""
-    return unicodedata.normalize("NFC", " ".join(text.lower().split()))
 
 
 def _words(text: str) -> list[str]:
