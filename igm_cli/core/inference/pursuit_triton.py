@@ -202,7 +202,10 @@ def pursuit(
     constant, linear, gram, usable, weights, sets, found, M, k_max, top,
     BM: tl.constexpr, BT: tl.constexpr, SWAPS: tl.constexpr, EXCHANGES: tl.constexpr,
 ):  # fmt: skip
-    """Goes the way up and the way down for one image; see :func:`igm_cli.core.inference.pursuit.pursuit`."""
+    """Goes the way up and the way down for one image; see :func:`igm_cli.core.inference.pursuit.pursuit`.
+
+    It tries every size up to ``top``; the CPU stops on the way up where costs rule larger sets out.
+    """
     image = tl.program_id(0).to(tl.int64)
     linear, gram, usable = linear + image * M, gram + image * M * M, usable + image * M
     t, j = tl.arange(0, BT), tl.arange(0, BM)
@@ -239,7 +242,7 @@ def pursuit(
                 members, size, pairs, linear, gram, usable, M, w, tolerance, BM, BT, SWAPS, EXCHANGES
             )
             error = _error(members, size, linear, gram, M, w, BT)
-            better = error < _at(errors, size, BT)
+            better = error < _at(errors, size, BT) - tolerance
             row = tl.where(better, size, -1)
             errors = tl.where(t == row, error, errors)
             known = tl.where((t[:, None] == row) & (t[None, :] < size), members[None, :], known)
