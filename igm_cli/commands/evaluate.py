@@ -77,7 +77,7 @@ def evaluate(
     calibration error of the confidences.
     """
     from igm_cli.api import load
-    from igm_cli.commands.drawings import refuse_others_pictures, save_picture
+    from igm_cli.commands.drawings import require_picture, save_picture
     from igm_cli.commands.exports import Export, is_own_table
     from igm_cli.commands.figures import draw
     from igm_cli.evaluation import Evaluation, in_words, keep_calibration, numbers
@@ -98,7 +98,7 @@ def evaluate(
         table.check()
     if worst:
         need("plots")
-        refuse_others_pictures([worst], "--worst")
+        require_picture(worst, "--worst")
     name = dataset or opened.dataset
     if not name:
         raise UsageError(f"the model {opened.name!r} does not say what it was trained on; give --dataset")
