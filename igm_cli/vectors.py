@@ -245,6 +245,7 @@ def open_vectors(
 def vector_settings(k: int | None, method: str | None, iterations: int | None) -> dict[str, Any]:
     """Returns the settings of a search for codewords; None takes a default.  Raises an error if they do not fit each other."""
     products, method = whole_number("k", k, 1) or 1, method or "auto"
+    iterations = whole_number("iterations", iterations, 1)
     if method not in METHODS:
         raise UsageError(f"method {method!r} does not support codebooks; choose {', '.join(METHODS)}")
     if products > 1 and method != "auto":
