@@ -8,7 +8,7 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -54,7 +54,8 @@ def _run(suite: Suite, methods: Sequence[str], request: Request, out: Path, sink
     with sink.progress() as progress:
         bench = suite.open(replace(request, progress=progress))
         run = _Run(suite.name, bench, out, sink, progress)
-        run.work(methods, request.splits)
+        with closing(run.store):
+            run.work(methods, request.splits)
     try:
         report = bench.report(run.records(methods, request.splits), run.infos(methods))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
