@@ -18,7 +18,7 @@ import typer
 
 from igm_cli.commands.results import ResultFile
 from igm_cli.core.files import exclusive, fingerprint_of, home_expanded, read_json, write_json
-from igm_cli.errors import IgmError, InputError, OutputError, counted, kind_and_message, need
+from igm_cli.errors import IgmError, InputError, OutputError, counted, debugging, kind_and_message, need
 from igm_cli.output import Output, ProgressReport
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class _Run:
             except IgmError as error:
                 self._fail(name, str(error))
             except Exception as error:  # a third-party baseline may raise anything
-                if os.environ.get("IGM_DEBUG", "") not in ("", "0"):
+                if debugging():
                     raise
                 self._fail(name, kind_and_message(error))
 
