@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 from igm_cli.bundled import names_pipeline
-from igm_cli.core.validation import texts
+from igm_cli.core.validation import texts, whole_number
 from igm_cli.energy_map import EnergyMap
 from igm_cli.errors import IgmError, UsageError, near_names
 from igm_cli.model import Model, expressions, open_checkpoint
@@ -60,6 +60,7 @@ _LOADING = (
     "variant", "dtype", "attention", "quantize", "network", "offload", "compile", "size", "config", "prediction",
 )  # fmt: skip
 _OF_LOAD = ("concepts", "device", "labels", "templates", *_LOADING)
+_OF_VECTORS = ("codebooks", "concepts", "binding", "k_max", "seed", "device", "progress")
 
 
 def load(
@@ -187,8 +188,12 @@ def count(images: Any, model: str | Path | None = None, **options: Any) -> Any:
         return _loaded("count", model, options).count(images, **options)
     from igm_cli.vectors import MOST_PRODUCTS, open_vectors
 
-    progress, most = options.pop("progress", None), options.pop("k_max", None) or MOST_PRODUCTS
-    session = open_vectors(options.pop("codebooks"), settings={"k_max": most}, **options)
+    if model is not None:
+        raise UsageError("count with codebooks takes no model; leave out one of the two")
+    _refuse_unknown("count with codebooks", options, _OF_VECTORS)
+    progress, most = options.pop("progress", None), whole_number("k_max", options.pop("k_max", None), 1)
+    settings = {"k_max": MOST_PRODUCTS if most is None else most}
+    session = open_vectors(options.pop("codebooks"), settings=settings, **options)
     return session.each(session.count, images, progress)
 
 

@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from igm_cli import __version__
-from igm_cli.errors import UsageError, sentence
+from igm_cli.errors import UsageError, debugging, sentence
 from igm_cli.interrupts import Interrupted, ending_at_once, received
 from igm_cli.output import Output, open_streams, process_rank
 
@@ -106,7 +106,7 @@ def _end(error: BaseException) -> int:
     if isinstance(error, SystemExit):  # Typer exits this way when the reader of a pipe is gone
         return _reader_left() if error.code == 1 else int(error.code or 0)
     expected = isinstance(error, KeyboardInterrupt | Interrupted | typer.Abort | typer.TyperException)
-    if not expected and (not isinstance(error, Exception) or os.environ.get("IGM_DEBUG", "") not in ("", "0")):
+    if not expected and (not isinstance(error, Exception) or debugging()):
         raise error
     return _say(error)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -149,6 +150,11 @@ def out_of_memory(error: BaseException) -> bool:
     says = str(error).lower()
     full = isinstance(error, RuntimeError) and ("can't allocate memory" in says or "out of memory" in says)
     return full or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+def debugging() -> bool:
+    """Returns whether the user asks for tracebacks of bugs (``IGM_DEBUG``)."""
+    return os.environ.get("IGM_DEBUG", "") not in ("", "0")
 
 
 def sentence(error: BaseException) -> tuple[str, int]:

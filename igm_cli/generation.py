@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence, Set
 from dataclasses import asdict
@@ -19,7 +18,7 @@ from igm_cli.core.sampling import Composed, Hamiltonian, Langevin, sample, sampl
 from igm_cli.core.sampling.composed import require_alike
 from igm_cli.core.validation import Natural, validated
 from igm_cli.errors import UsageError
-from igm_cli.imaging import Frame, from_model
+from igm_cli.imaging import Frame, from_model, pixel_hash
 from igm_cli.open_model import OpenModel, suitable_batch
 from igm_cli.records import GeneratedImage
 from igm_cli.session import ImageSession, rounded
@@ -166,8 +165,8 @@ class Generation:
         ):
             record = self._record(each, number, each_asked, picture.size)
             record["overlap"] = round(overlap, 4)
-            digest = hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest()
-            record |= {"image": name(number), "sha256": digest, "network_calls": calls, "seconds": seconds}
+            record |= {"image": name(number), "sha256": pixel_hash(picture)}
+            record |= {"network_calls": calls, "seconds": seconds}
             if s.check:
                 record["check"] = self._check(each_asked, picture)
             result = GeneratedImage.model_validate(record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import math
 import warnings
@@ -233,6 +234,11 @@ def to_rgb(
         white.paste(image.convert("RGB"), mask=image.getchannel("A"))
         return white
     return image.convert("RGB")
+
+
+def pixel_hash(picture: Image) -> str:
+    """Returns the SHA-256 of an image's size and pixels."""
+    return hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest()
 
 
 def to_model(image: Image, frame: Frame, image_size: tuple[int, int]) -> Tensor:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from igm_cli.core.files import file_hash, home_expanded
 from igm_cli.errors import InputError
 from igm_cli.folders import ADDRESS, STDIN, Source
-from igm_cli.imaging import decode_image, from_array, read_bytes
+from igm_cli.imaging import decode_image, from_array, pixel_hash, read_bytes
 from igm_cli.pixels import Scaling
 
 if TYPE_CHECKING:
@@ -87,8 +87,7 @@ class ImageInputs:
             return Input({"image": name}, digest, lambda: decode_image(data, name, self.scaling))
         name = getattr(image, "filename", "") or name
         picture = from_array(image, name, self.scaling)
-        digest = hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest()
-        return Input({"image": name}, digest, lambda: picture)
+        return Input({"image": name}, pixel_hash(picture), lambda: picture)
 
     def inputs(self, images: Sequence[Any]) -> list[Input[Image]]:
         """Returns images in any form as inputs."""

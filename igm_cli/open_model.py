@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from igm_cli.errors import some
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -68,9 +70,8 @@ class OpenModel:
         """Returns a sentence about requested concepts that the model was not trained on; empty if there are none."""
         if not self.unknown:
             return ""
-        named = ", ".join(repr(label) for label in self.unknown[:NAMED])
-        more = f" and {len(self.unknown) - NAMED} more" if len(self.unknown) > NAMED else ""
-        return f"{self.name} was not trained on {named}{more}; {so}"
+        named = some([repr(label) for label in self.unknown], NAMED)
+        return f"{self.name} was not trained on {named}; {so}"
 
     def about_drawing(self) -> list[str]:
         """Returns what users should know about the model before it draws, one sentence each."""

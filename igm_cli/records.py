@@ -176,9 +176,9 @@ class Result(Closed):
         return [item["confidence"] for item in getattr(self, "items", [])]
 
     def __getstate__(self) -> dict[Any, Any]:
-        """Returns what a copy in another process or a file holds: all fields, but not the image."""
+        """Returns what a copy in another process or a file holds: all fields, but not the image that was given."""
         state = super().__getstate__()
-        if state["__pydantic_private__"]:
+        if "_draw" in (state["__pydantic_private__"] or {}):
             state = {**state, "__pydantic_private__": {**state["__pydantic_private__"], "_draw": None}}
         return state
 
@@ -338,8 +338,13 @@ class GeneratedImage(Result):
 
     @property
     def picture(self) -> Image:
-        """The image itself."""
-        assert self._picture is not None  # set by the session that drew it
+        """The image itself.
+
+        Raises:
+            UsageError: If the result comes from a file, and so without its image.
+        """
+        if self._picture is None:
+            raise UsageError("a result from a file has no picture; open the file of the picture itself")
         return self._picture
 
 

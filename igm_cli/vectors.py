@@ -22,8 +22,8 @@ from igm_cli.core.decomposition.decompose import (
     check_vectors,
     decompose,
 )
-from igm_cli.core.decomposition.result import beyond_chance
-from igm_cli.core.decomposition.superposition import superposition
+from igm_cli.core.decomposition.result import BEYOND_CHANCE, beyond_chance
+from igm_cli.core.decomposition.superposition import REPRODUCED, superposition
 from igm_cli.core.device import keep_freed_memory
 from igm_cli.core.files import file_hash, fingerprint_of, home_expanded
 from igm_cli.core.validation import whole_number
@@ -45,13 +45,6 @@ MOST_PRODUCTS = 8
 
 UNSURE = 0.5
 """A codeword with less confidence than this causes a warning."""
-
-BEYOND = 0.999
-"""If the probability that no random product is as similar is below this, the user is warned.  For a vector bound from
-other codewords it is anywhere between 0 and 1."""
-
-EXPLAINED = 1e-4
-"""A vector whose unexplained share is below this is fully explained."""
 
 WHOLE = 0.9
 """Below this similarity the user is told that part of the vector is unexplained; without noise it is 1."""
@@ -163,16 +156,16 @@ class VectorSession(Session[Tensor]):
             says = ""
             if record["k"] == 0:
                 says = "no product of these codewords is in it as far as can be told"
-            elif record["k"] == record["k_max"] and record["k_curve"][-1]["unexplained"] > EXPLAINED:
+            elif record["k"] == record["k_max"] and record["k_curve"][-1]["unexplained"] > REPRODUCED:
                 says = f"as many products as --k-max {record['k_max']} lets be found; raise it"
             return says, says
         if self.products > 1 and record["k"] < self.products:
             found = f"{record['k']} of {self.products} products found"
-            if record["similarity"] ** 2 > 1 - EXPLAINED:
+            if record["similarity"] ** 2 > 1 - REPRODUCED:
                 return "fewer", f"{found}, and nothing is left to explain"
             return "chance", f"{found}; what is left is no product of these codewords as far as can be told"
         similarity = torch.tensor([record["similarity"]])
-        if self.products == 1 and float(beyond_chance(self.codebooks, similarity)[0]) < BEYOND:
+        if self.products == 1 and float(beyond_chance(self.codebooks, similarity)[0]) < BEYOND_CHANCE:
             way_out = "" if record["method"] in ("auto", "exhaustive") else "; --method auto may find one"
             says = f"similarity {record['similarity']:.2f} is what chance gives"
             return "chance", f"no product of these codewords as far as can be told, {says}{way_out}"
@@ -245,6 +238,7 @@ def open_vectors(
 def vector_settings(k: int | None, method: str | None, iterations: int | None) -> dict[str, Any]:
     """Returns the settings of a search for codewords; None takes a default.  Raises an error if they do not fit each other."""
     products, method = whole_number("k", k, 1) or 1, method or "auto"
+    iterations = whole_number("iterations", iterations, 1)
     if method not in METHODS:
         raise UsageError(f"method {method!r} does not support codebooks; choose {', '.join(METHODS)}")
     if products > 1 and method != "auto":

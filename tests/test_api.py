@@ -284,6 +284,10 @@ def test_a_result_is_pickled_without_its_image(model: igm.Model, tmp_path: Path)
     shared = model.invert_shared([Image.new("RGB", (48, 32), name) for name in ("teal", "gold")], k=1, **QUICK)
     with pytest.raises(igm.IgmError, match="has no image"):
         pickle.loads(pickle.dumps(shared)).overlays()
+    [drawn] = model.generate("pos(0.3,0.5)", steps=2)
+    assert pickle.loads(pickle.dumps(drawn)) == drawn
+    with pytest.raises(igm.IgmError, match="a result from a file has no picture"):
+        _ = igm.GeneratedImage(**drawn.to_dict()).picture
 
 
 def test_a_result_holds_a_files_content_and_not_its_pixels(model: igm.Model, tmp_path: Path) -> None:
@@ -337,6 +341,16 @@ def test_numbers_of_numpy_are_numbers_and_others_are_refused(model: igm.Model) -
     for count, says in ((0, "k must be 1 or more"), (1.5, "k must be a whole number"), ("2", "whole number")):
         with pytest.raises(igm.IgmError, match=says):
             igm.decompose(problems.vectors, problems.codebooks, k=count)  # type: ignore[arg-type]
+    with pytest.raises(igm.IgmError, match="iterations must be 1 or more, not 0"):
+        igm.decompose(problems.vectors, problems.codebooks, method="resonator", iterations=0)
+    for options, says in (
+        ({"k_max": 0}, "k_max must be 1 or more, not 0"),
+        ({"k_mox": 3}, "count with codebooks has no argument 'k_mox'; did you mean k_max"),
+        ({"penalty": 3}, "count with codebooks has no argument 'penalty'"),
+        ({"model": "clevr-pos"}, "takes no model"),
+    ):
+        with pytest.raises(igm.IgmError, match=says):
+            igm.count(problems.vectors, codebooks=problems.codebooks, **options)
 
 
 def test_open_files_are_images(model: igm.Model, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from test_cli import one_sentence
 
 from igm_cli import app
 from igm_cli.commands.drawings import picture_targets
+from igm_cli.commands.results import open_results
 from igm_cli.core.decomposition.problems import random_problems
 from igm_cli.core.files import exclusive
 from igm_cli.folders import Source
@@ -181,6 +182,13 @@ def test_one_run_writes_to_a_results_file(
     assert "another igm is writing to" in one_sentence(capsys.readouterr().err)
     assert igm("invert", image, "--model", tiny_model, "-o", kept, *QUICK) == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "r.jsonl"]
+
+
+def test_a_results_file_is_closed_at_its_end(tmp_path: Path) -> None:
+    with open_results(tmp_path / "r.jsonl", "igm.invert/1", "0" * 16, ("image",), ()) as store:
+        assert store
+    with pytest.raises(OSError, match="descriptor"):
+        store.add({"image": "a.png"})
 
 
 def test_a_checkpoint_names_no_code(

@@ -242,6 +242,25 @@ def test_the_worst_are_drawn_without_what_lies_beyond_their_border(
     assert all(0 <= item[axis] <= 1 for items in drawn for item in items for axis in "xy")
 
 
+@pytest.mark.parametrize(
+    ("file", "code", "says"),
+    [
+        ("worst.xyz", 2, "cannot write .xyz files"),
+        ("", 2, "is a folder"),
+        ("a.txt/worst.png", 3, "cannot write"),
+    ],
+)
+def test_where_the_worst_cannot_be_drawn_is_said_at_once(
+    file: str, code: int, says: str, tiny_model: Path, annotated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(ImageSession, "inverted", lambda *_: pytest.fail("it was evaluated"))
+    (tmp_path / "a.txt").write_text("")
+    data = ("--dataset", "objects", "--data-root", annotated, "--split", "train", "--limit", 2)
+    assert igm("evaluate", "--model", tiny_model, *data, "--worst", tmp_path / file) == code
+    assert says in one_sentence(capsys.readouterr().err)
+
+
 def test_places_in_a_window_of_any_size_must_be_as_near_in_pixels() -> None:
     truth, near = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.56, 0.5]])
     assert not found_right(Positions(), near, truth)[0, 0]  # of the papers' images

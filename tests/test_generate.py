@@ -433,6 +433,12 @@ def test_like_draws_what_was_found(tmp_path, capsys, tiny_model, pictures):
         assert (new["x"], new["y"]) == pytest.approx((old["x"], old["y"]), abs=1e-5)
     code, [again], _ = run(capsys, "--like", square["image"], "--model", tiny_model, "-o", tmp_path / "two")
     assert code == 0 and again["expression"].partition(" (")[0] == twin["expression"].partition(" (")[0]
+    ppm, capital = tmp_path / "photo.PPM", tmp_path / "FOUND.JSONL"
+    Image.open(square["image"]).convert("RGB").save(ppm)
+    capital.write_bytes(found.read_bytes())
+    call = ("--like", ppm, "--like", capital, "--model", tiny_model, "-o", tmp_path / "three")
+    code, made, said = run(capsys, *call)
+    assert code == 0 and len(made) == 1 + len(records), said
     renamed = [{**records[0], "image": "p/1.png"}, {**records[0], "image": "q/1.png", "items": []}]
     outside = {**records[0], "items": [{**records[0]["items"][0], "x": 1.7}]}
     nothing = {**records[0], "items": [{**records[0]["items"][0], "x": None}]}

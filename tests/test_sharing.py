@@ -241,6 +241,13 @@ def test_cards_say_what_igm_json_says(name: str) -> None:
     assert all(value in text for values in factors.values() for value in values)
 
 
+def test_a_card_says_why_a_model_is_not_calibrated(tiny_model: Path, tmp_path: Path) -> None:
+    known = json.loads((tiny_model / "igm.json").read_text())
+    (tmp_path / "igm.json").write_text(json.dumps({**known, "info": {"not_calibrated": "too few | images"}}))
+    text = card(tmp_path, "mine")
+    assert "not_calibrated" not in text and r"too few \| images" in text.partition("## Data and training")[0]
+
+
 def test_a_card_holds_what_would_be_markup(tiny_model: Path, tmp_path: Path) -> None:
     known = json.loads((tiny_model / "igm.json").read_text())
     known["info"] = {

@@ -45,7 +45,8 @@ def curve(*losses: float, **validated: float) -> list[dict[str, float]]:
             "places are learned sooner than values",
         ),
         (curve(0.5, 0.4, 0.3, 0.2, 0.1), "from 0.5000 to 0.1000", "still falling"),
-        (curve(0.3, 0.3, 0.4, 0.4, 0.4), "stays at 0.4000", "did not learn"),
+        (curve(0.3, 0.3, 0.4, 0.4, 0.4), "rose from 0.3000 to 0.4000", "did not learn"),
+        (curve(0.4, 0.4, 0.4, 0.4, 0.40001), "stays at 0.4000", "did not learn"),
         ([], "nothing was logged", "log_every"),
     ],
 )

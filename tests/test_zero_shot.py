@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jsonschema
 import pytest
 import tiny_pipelines
+import tiny_videos
 from conftest import ROOT, Igm, launch_two
 from PIL import Image
 from test_cli import lines, one_sentence, schema, untimed
@@ -387,6 +388,9 @@ def test_what_images_take_is_estimated(
     shown = call(*given).out
     assert "12 to 24" in shown and "1.2 to 2.4 minutes" in shown and "nothing was tuned" in shown
     assert not (tmp_path / "r.jsonl").exists()
+    film = tiny_videos.write(tmp_path / "film.mp4")
+    told = json.loads(call(film, *given[1:-2], "--every", 4, "--json").out)
+    assert (told["images"], told["least_seconds"]) == (3, 2 * 3 * 3 * 4)
 
 
 def test_a_coarse_start_asks_for_few_labels(call: Call, tiny: Path, pictures: Path) -> None:

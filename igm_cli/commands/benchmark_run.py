@@ -8,7 +8,7 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,7 +18,7 @@ import typer
 
 from igm_cli.commands.results import ResultFile
 from igm_cli.core.files import exclusive, fingerprint_of, home_expanded, read_json, write_json
-from igm_cli.errors import IgmError, InputError, OutputError, counted, kind_and_message, need
+from igm_cli.errors import IgmError, InputError, OutputError, counted, debugging, kind_and_message, need
 from igm_cli.output import Output, ProgressReport
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ def _run(suite: Suite, methods: Sequence[str], request: Request, out: Path, sink
     with sink.progress() as progress:
         bench = suite.open(replace(request, progress=progress))
         run = _Run(suite.name, bench, out, sink, progress)
-        run.work(methods, request.splits)
+        with closing(run.store):
+            run.work(methods, request.splits)
     try:
         report = bench.report(run.records(methods, request.splits), run.infos(methods))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
@@ -110,7 +111,7 @@ class _Run:
             except IgmError as error:
                 self._fail(name, str(error))
             except Exception as error:  # a third-party baseline may raise anything
-                if os.environ.get("IGM_DEBUG", "") not in ("", "0"):
+                if debugging():
                     raise
                 self._fail(name, kind_and_message(error))
 

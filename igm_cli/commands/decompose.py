@@ -9,7 +9,7 @@ import typer
 
 from igm_cli.commands import options as o
 from igm_cli.commands.show import VectorReport
-from igm_cli.errors import UsageError
+from igm_cli.errors import UsageError, some
 from igm_cli.output import Output, process_rank
 
 if TYPE_CHECKING:
@@ -98,8 +98,8 @@ def note_duplicates(codebooks: Codebooks, sink: Output) -> None:
     for number, book in enumerate(codebooks.spectra):
         same = duplicates(book).nonzero()[:, 0].tolist()
         if same:
-            some = ", ".join(map(str, same[:6])) + (", ..." if len(same) > 6 else "")
+            which = some([str(place) for place in same], 6)
             sink.note(
-                f"igm: codebook {number} has codewords that occur more than once ({some}); "
+                f"igm: codebook {number} has codewords that occur more than once ({which}); "
                 "which of them was bound cannot be told"
             )

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from igm_cli.commands.results import paths_of, refuse_inputs
+from igm_cli.commands.results import paths_of, refuse_inputs, require_writable
 from igm_cli.core.files import file_hash, write_atomically
 from igm_cli.errors import UsageError
+from igm_cli.folders import Source
 from igm_cli.imaging import PICTURES
 from igm_cli.output import Record, json_line
 
 if TYPE_CHECKING:
     from igm_cli.commands.exports import Export
     from igm_cli.energy_map import EnergyMap
-    from igm_cli.folders import Source
     from igm_cli.inputs import Input
 
 SOFTWARE, DRAWN_BY = 0x0131, "igm"
@@ -123,6 +123,14 @@ def picture_targets(sources: Sequence[Source], target: Path | None, option: str)
     refuse_inputs(targets.values(), paths_of(sources), option)
     refuse_others_pictures(known_pictures(sources, targets), option)
     return targets
+
+
+def require_picture(path: Path, option: str) -> None:
+    """Refuses a file for the only picture of a call that is no picture, not igm's, or cannot be written."""
+    name = option.strip("-")
+    if picture_targets([Source.of(Path(name))], path, option)[name] != path:
+        raise UsageError(f"{option} {path} is a folder; name a file in it, such as {path}/{name}.png")
+    require_writable(path)
 
 
 def _told_apart(sources: Sequence[Source]) -> list[str]:

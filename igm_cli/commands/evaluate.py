@@ -77,12 +77,12 @@ def evaluate(
     calibration error of the confidences.
     """
     from igm_cli.api import load
-    from igm_cli.commands.drawings import refuse_others_pictures, save_picture
+    from igm_cli.commands.drawings import require_picture, save_picture
     from igm_cli.commands.exports import Export, is_own_table
     from igm_cli.commands.figures import draw
     from igm_cli.evaluation import Evaluation, in_words, keep_calibration, numbers
     from igm_cli.plugins import registry
-    from igm_cli.plugins.base import noted
+    from igm_cli.plugins.base import noted, validation_split
 
     need("train", "datasets")
     sink = Output.of_process(as_json)
@@ -98,12 +98,12 @@ def evaluate(
         table.check()
     if worst:
         need("plots")
-        refuse_others_pictures([worst], "--worst")
+        require_picture(worst, "--worst")
     name = dataset or opened.dataset
     if not name:
         raise UsageError(f"the model {opened.name!r} does not say what it was trained on; give --dataset")
     adapter = registry.dataset(name, typed=True)
-    chosen = split or adapter.splits[min(1, len(adapter.splits) - 1)]
+    chosen = split or validation_split(adapter)
     options = o.parse_settings(settings or []) | ({} if pixel_range is None else {"range": pixel_range})
     of_inference = [key for key in options if key.startswith("inference.")]
     given = {key.removeprefix("inference."): options.pop(key) for key in of_inference}

@@ -8,13 +8,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.commands.drawings import picture_targets, refuse_others_pictures, save_picture, sheet
-from igm_cli.commands.results import ResultFile, open_results, refuse_inputs, require_writable
+from igm_cli.commands.drawings import refuse_others_pictures, require_picture, save_picture, sheet
+from igm_cli.commands.results import ResultFile, open_results, refuse_inputs
 from igm_cli.commands.runner import gather, meet
 from igm_cli.commands.show import brief, touching
 from igm_cli.core.files import foreign_name
 from igm_cli.errors import UsageError, counted
-from igm_cli.folders import Source
 from igm_cli.imaging import PICTURES, open_image
 from igm_cli.output import Output, ProgressReport, Record, process_rank
 
@@ -45,26 +44,23 @@ class Gallery:
         inputs: Sequence[Path] = (),
     ) -> None:
         self.session, self.wishes, self.number, self.sink = session, wishes, number, sink
-        self.folder, self.inputs = folder, inputs
+        self.folder, self.inputs, self.grid = folder, inputs, grid
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"--output {folder} is a file; name a folder")
         if (folder.suffix.lower() in PICTURES and not folder.exists()) or folder.name == "-":
             raise UsageError(
                 f"--output takes a folder, not {folder.name}; --grid FILE puts all pictures on one sheet"
             )
-        self.grid = picture_targets([Source.of(Path("grid"))], grid, "--grid").get("grid")
-        if self.grid and self.grid.parent == grid:
-            raise UsageError(f"--grid {grid} is a folder; name a file in it, such as {grid}/grid.png")
         if not self._results.exists() and (name := foreign_name(folder)):
             raise UsageError(
                 f"--output {folder} holds {name} and no results of igm generate; name another folder"
             )
         self.pictures = [self._path(wish, i) for wish in wishes for i in range(number)]
-        if self.grid:
-            if self.grid.resolve() in (path.resolve() for path in (*self.pictures, self._results)):
+        if grid:
+            require_picture(grid, "--grid")
+            if grid.resolve() in (path.resolve() for path in (*self.pictures, self._results)):
                 raise UsageError("--grid and --output would write the same file; give --grid another path")
-            refuse_inputs([self.grid], inputs, "--grid")
-            require_writable(self.grid)
+            refuse_inputs([grid], inputs, "--grid")
         refuse_inputs([*self.pictures, self._results], inputs, "--output")
         refuse_others_pictures(self.pictures, "--output")
 

@@ -114,7 +114,7 @@ def generate(
     loading: dict[str, Any] = {"variant": variant, "dtype": dtype, "quantize": quantize, "network": network}
     loading |= {"offload": offload, "size": size}
     texts = list(dict.fromkeys(expressions or ()))
-    records = [line for path in like or () if path.suffix == ".jsonl" for line in _lines(path)]
+    records = [line for path in like or () if path.suffix.lower() == ".jsonl" for line in _lines(path)]
     labels = [label for text in texts for label in words(parse(text))]
     labels += [item["label"] for record in records for item in record["items"] if "label" in item]
     models = [open_to_draw(name, device, labels, template or (), loading) for name in model or (None,)]
@@ -166,14 +166,15 @@ def _alike(
 ) -> list[Wish]:
     """Returns wishes for the items in records, and for those found in images."""
     from igm_cli.commands.show import warning
-    from igm_cli.imaging import PICTURES, Frame
+    from igm_cli.folders import SUFFIXES
+    from igm_cli.imaging import Frame
     from igm_cli.session import ImageSession
 
     found = list(records)
     for path in like:
-        if path.suffix == ".jsonl":
+        if path.suffix.lower() == ".jsonl":
             continue
-        if path.suffix.lower() not in PICTURES:
+        if path.suffix.lower() not in SUFFIXES:
             raise UsageError(f"--like takes an image or a .jsonl file of results, not {path}")
         if first.decode:
             raise UsageError("--like with a text-to-image model takes a results file of igm zero-shot --output")

@@ -29,7 +29,7 @@ TOLD = {
 }
 """The card's names for entries of igm.json's ``info``; other entries keep their names."""
 
-_ELSEWHERE = ("calibrated", "default", "discriminative", "draws", "licence")
+_ELSEWHERE = ("calibrated", "default", "discriminative", "draws", "licence", "not_calibrated")
 
 
 def card(folder: Path, name: str, licence: str | None = None) -> str:
@@ -139,6 +139,8 @@ def _calibration(info: Mapping[str, Any], inference: Mapping[str, Any]) -> Itera
             "It was not calibrated: its confidences rank answers and are not probabilities.  "
             "`igm evaluate --calibrate` does it."
         )
+        if why := info.get("not_calibrated"):
+            yield markdown_table(["why it was not"], [[str(why)]])
         return
     rows = [[name.replace("_", " "), _value(value)] for name, value in fitted.items()]
     said = {"penalty": "what one more concept must explain (penalty)", "temperature": "temperature"}

@@ -7,7 +7,7 @@ import glob
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +73,10 @@ class ResultFile:
                 f"{self.path} cannot grow ({why}); free some space and run the same command again"
             )
         self._take([(dict(record), data)])
+
+    def close(self) -> None:
+        """Ends adding to the file."""
+        os.close(self._file)
 
     def forget(self, about: str) -> None:
         """Drops an invalid line; it is removed from the file when the run ends."""
@@ -155,8 +159,9 @@ def open_results(
         raise UsageError(f"--output writes JSON lines, and {path} is named as a table; name a .jsonl file")
     refuse_inputs([path], inputs, "--output")
     rank = process_rank()[0]
-    with exclusive(path if rank == 0 else _share(path, rank)):
-        yield ResultFile(path, schema, run, key, **options)
+    lock = exclusive(path if rank == 0 else _share(path, rank))
+    with lock, closing(ResultFile(path, schema, run, key, **options)) as store:
+        yield store
 
 
 def _no_number(name: str) -> float:

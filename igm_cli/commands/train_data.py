@@ -25,6 +25,7 @@ from igm_cli.plugins.base import (
     DatasetAdapter,
     Note,
     RenderingAdapter,
+    validation_split,
 )
 from igm_cli.plugins.crops import CropSamples
 from igm_cli.plugins.doubts import LOOKED_AT, doubts
@@ -107,7 +108,7 @@ class TrainingData:
 
     def validation(self, count: int) -> datasets.Dataset | None:
         """Returns a few images of the second split; None if the given folder has only one split."""
-        part = replace(self.parts[0], split=self.adapter.splits[1], limit=count)
+        part = replace(self.parts[0], split=validation_split(self.adapter), limit=count)
         try:
             return part.load(self.adapter, self.root, None, self.note)
         except InputError as error:

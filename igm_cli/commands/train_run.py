@@ -32,7 +32,7 @@ from igm_cli.model import open_checkpoint
 from igm_cli.open_model import process_device
 from igm_cli.output import Output, process_rank, span
 from igm_cli.plugins import registry
-from igm_cli.plugins.base import ConceptParser, DatasetAdapter
+from igm_cli.plugins.base import ConceptParser, DatasetAdapter, validation_split
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ class Training:
             return
         if not {"calibrated", "not_calibrated"}.isdisjoint(read_spec(folder).info):
             return
-        split = adapter.splits[min(1, len(adapter.splits) - 1)]
+        split = validation_split(adapter)
         try:
             model = open_checkpoint(str(folder), None, str(self.device))
             with self.sink.progress() as progress:

@@ -169,7 +169,9 @@ def how_it_went(metrics: Sequence[Mapping[str, float]], steps: int) -> tuple[str
         sum(part) / len(part)
         for part in (losses[:fifth], losses[-2 * fifth : -fifth] or losses[:1], losses[-fifth:])
     )
-    said = f"the loss fell from {first:.4f} to {last:.4f}" if last < first else f"the loss stays at {last:.4f}"
+    then, now = f"{first:.4f}", f"{last:.4f}"
+    change = f"{'fell' if last < first else 'rose'} from {then} to {now}"
+    said = f"the loss stays at {now}" if then == now else f"the loss {change}"
     if found is not None:
         share = found if placed is None else placed
         said += f"; {share:.0%} of the concepts of the validation images are found"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from igm_cli.bundled import names_pipeline
 from igm_cli.commands import show
 from igm_cli.commands.generate import EXAMPLES
 from igm_cli.core.expression import parse, words
-from igm_cli.errors import UsageError, counted, sentence
+from igm_cli.errors import UsageError, counted, debugging, sentence
 from igm_cli.label_models import open_to_draw
 from igm_cli.output import ProgressReport
 
@@ -51,7 +50,7 @@ def _told(answer: Callable[..., Shown]) -> Callable[..., Shown]:
         try:
             return answer(self, subject, *rest, **more)
         except Exception as error:
-            if os.environ.get("IGM_DEBUG", "") not in ("", "0"):
+            if debugging():
                 raise
             text = sentence(error)[0]
             upload = subject and Path(subject).is_absolute()  # in a temporary folder, whose name means nothing

@@ -169,7 +169,8 @@ def _estimate(session: ImageSession, sink: Output, paths: Sequence[str]) -> None
 
     if about := session.model.not_trained_on():
         sink.warn(about)
-    expected = estimated(session, len(find_inputs(session, paths, sink)), process_rank()[1])
+    count = sum(session.expected(source) for source in find_inputs(session, paths, sink))
+    expected = estimated(session, count, process_rank()[1])
     sink.result(expected.model_dump(by_alias=True))
     settings, own = session.settings, session.model.inference
     tuned = any(own.get(name) != PUBLISHED[name] for name in ("draws", "low", "high"))

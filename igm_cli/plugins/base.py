@@ -36,6 +36,7 @@ __all__ = [
     "RenderingAdapter",
     "VectorParser",
     "noted",
+    "validation_split",
 ]
 
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -43,6 +44,11 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 
 Note: TypeAlias = Callable[[str], None]
 """Called with a sentence for the user."""
+
+
+def validation_split(adapter: DatasetAdapter) -> str:
+    """Returns the split for validation: the second, or the only one."""
+    return adapter.splits[min(1, len(adapter.splits) - 1)]
 
 
 def noted(adapter: DatasetAdapter, note: Note) -> dict[str, Any]:

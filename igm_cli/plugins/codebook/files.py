@@ -23,7 +23,7 @@ from igm_cli.core.decomposition.binding import BINDINGS
 from igm_cli.core.decomposition.codebooks import Codebooks, guess_binding
 from igm_cli.core.decomposition.decompose import check_vectors
 from igm_cli.core.decomposition.problems import Problems
-from igm_cli.errors import InputError
+from igm_cli.errors import InputError, some
 from igm_cli.imaging import MAX_BYTES, opened
 
 SUFFIXES = (".npy", ".npz", ".safetensors")
@@ -185,15 +185,14 @@ def _only_name(path: Path, names: Sequence[str]) -> str:
         return names[0]
     if not names:
         raise InputError(f"{path} holds no array; save the vectors under the name {VECTORS!r}")
-    listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    raise InputError(f"{path} holds {len(names)} arrays ({listed}); name the bound vectors {VECTORS!r}")
+    raise InputError(f"{path} holds {len(names)} arrays ({some(names, 5)}); name the bound vectors {VECTORS!r}")
 
 
 def _factors(path: Path, names: Sequence[str]) -> list[str]:
     """Returns the names factor_0, factor_1, ..., after checking that none is missing."""
     numbers = sorted(int(name.removeprefix("factor_")) for name in names if _FACTOR.fullmatch(name))
     if not numbers:
-        listed = ", ".join(sorted(names)[:5]) or "nothing"
+        listed = some(sorted(names), 5) or "nothing"
         raise InputError(f"{path} holds {listed}; codebooks must be named factor_0, factor_1, ...")
     missing = sorted(set(range(numbers[-1] + 1)) - set(numbers))
     if missing:
