@@ -17,7 +17,8 @@ from torch import nn
 from igm_cli.commands.drawings import refuse_others_pictures
 from igm_cli.commands.train_data import TrainingData, draw_samples
 from igm_cli.commands.train_preset import Recipe, data_parts, model_spec
-from igm_cli.commands.train_watch import COUNT, Validation, Watch, draw_curves, how_it_went
+from igm_cli.commands.train_validation import COUNT, Validation
+from igm_cli.commands.train_watch import Watch, draw_curves, how_it_went
 from igm_cli.core.checkpoint import TEXT_TO_IMAGE, read_spec
 from igm_cli.core.device import has_bf16, keep_freed_memory, training_precision
 from igm_cli.core.training.batches import Samples

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from igm_cli.commands import train_watch
-from igm_cli.commands.train_watch import Validation
+from igm_cli.commands import train_validation
+from igm_cli.commands.train_validation import Validation
 from igm_cli.core.checkpoint import load_checkpoint
 from igm_cli.core.types import Inversion
 from igm_cli.plugins.registry import concept_parser
@@ -22,13 +22,13 @@ def test_pictures_and_figures(tiny_model: Path, tmp_path: Path, monkeypatch: pyt
     import datasets
 
     asked: list[int | None] = []
-    invert = train_watch.invert
+    invert = train_validation.invert
 
     def counting(*arguments: object, k: int | None = None, **options: object) -> Inversion:
         asked.append(k)
         return invert(*arguments, k=k, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(train_watch, "invert", counting)
+    monkeypatch.setattr(train_validation, "invert", counting)
     model = load_checkpoint(tiny_model)
     rows = [
         {
