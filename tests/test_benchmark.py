@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import pytest
-from benchmark_cases import CASES
+from benchmark_cases import CASES, summary_of
 from conftest import Igm
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,8 +21,11 @@ from test_cli import one_sentence
 from igm_cli.app import main
 from igm_cli.benchmarks.intervals import mean, rate, ratio
 from igm_cli.benchmarks.scores import Paired
+from igm_cli.benchmarks.suite import Infos, Method, Record, Report, Request, find_suite
 from igm_cli.commands.benchmark import parse_budget
+from igm_cli.commands.benchmark_run import run_benchmark
 from igm_cli.errors import UsageError
+from igm_cli.output import Output
 
 # The command
 
@@ -96,6 +104,59 @@ def test_every_method_failing_is_an_error(tmp_path: Path, capsys: pytest.Capture
     assert code == 3, told.err
     assert "--set dino=FOLDER" in json.loads(told.out)["failed"]["dinosaur"]
     assert "| dinosaur | failed the weights" in " ".join((tmp_path / "run" / "report.md").read_text().split())
+
+
+class Few:
+    """A suite of four items whose only method runs on the first ``few`` of them, and whose loading is counted."""
+
+    name, identity = "few", MappingProxyType({})
+
+    def __init__(self) -> None:
+        self.loaded, self.few = 0, 2
+
+    def open(self, request: Request) -> Few:
+        self.few = request.options.get("few", 2)
+        return self
+
+    def items(self, split: str) -> list[str]:
+        return ["a", "b", "c", "d"]
+
+    def method(self, name: str) -> Method:
+        self.loaded += 1
+        return Method(lambda split, item: [{"label": name}], {"size": 1}, self.few)
+
+    def report(self, records: Sequence[Record], infos: Infos) -> Report:
+        return Report([], summary={"items": [record["item"] for record in records], "methods": infos})
+
+
+def test_a_method_with_a_limit_is_done_when_it_ran_on_so_many(tmp_path: Path) -> None:
+    suite, out = Few(), tmp_path / "run"
+
+    def run(**options: Any) -> dict[str, Any]:
+        request = replace(CASES["decomposition"].request(tmp_path), splits=("all",), options=options)
+        run_benchmark(suite, ["one"], request, out, Output(as_json=True))  # type: ignore[arg-type]
+        return summary_of(out)
+
+    first = run()
+    assert first == {"items": ["a", "b"], "methods": {"one": {"size": 1}}} and suite.loaded == 1
+    assert run() == first and suite.loaded == 1  # nothing to do, so it is not loaded
+    assert run(few=3)["items"] == ["a", "b", "c"] and suite.loaded == 2
+    (out / "methods.json").write_text('{"one": {"size": 1}}')  # as igm wrote it before
+    assert run(few=4)["items"] == ["a", "b", "c", "d"] and suite.loaded == 3
+
+
+def test_a_model_in_the_hubs_cache_is_reported_by_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case, folder = CASES["attributes"], tmp_path / "models--ana--faces" / "snapshots" / "0123abc"
+    folder.parent.mkdir(parents=True)
+    request = case.request(tmp_path)
+    shutil.move(request.model, folder)
+    request = replace(request, model=folder, splits=case.splits[:1], limit=1)
+    run_benchmark(find_suite("attributes"), ["igm"], request, tmp_path / "run", Output(as_json=True))
+    assert json.loads(capsys.readouterr().out)["methods"]["igm"]["checkpoint"] == "ana/faces"
+    written = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert written["provenance"]["checkpoint"] == "ana/faces"
 
 
 def test_suites_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
@@ -16,6 +16,7 @@ from torch import Tensor
 from igm_cli.benchmarks.baselines.fit import Baseline, Budget, Fitted, TrainingData, fit
 from igm_cli.benchmarks.suite import Bench, Method, Request, Row
 from igm_cli.benchmarks.timing import machine
+from igm_cli.bundled import name_of
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint, model_fingerprint
 from igm_cli.core.files import fingerprint_of, parse_toml
 from igm_cli.core.types import Inversion, InversionSettings
@@ -157,7 +158,7 @@ class CheckpointBench(DeclaredBench):
 
     def __init__(self, suite: DeclaredSuite, request: Request) -> None:
         super().__init__(suite, request)
-        self.checkpoint = load_checkpoint(request.model, request.device)
+        self.checkpoint = replace(load_checkpoint(request.model, request.device), name=name_of(request.model))
         spec = self.checkpoint.spec
         self.parser = registry.configured(registry.concept_parser(spec.concepts), spec.concept_options)
         if self.parser.name not in (suite.concepts, *suite.words.get("also", ())):

@@ -20,6 +20,7 @@ from igm_cli.benchmarks.scores import Labels, Rows, ScoredSplits, Scores, agreem
 from igm_cli.benchmarks.suite import Figure, Infos, Method, Plot, Record, Report, Request, Row
 from igm_cli.benchmarks.suites import zero_shot_splits as splits
 from igm_cli.benchmarks.suites.zero_shot_splits import SPLITS, LabelledSplit, counts
+from igm_cli.bundled import name_of
 from igm_cli.core.concepts import Text
 from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.inference.engine import invert
@@ -59,7 +60,9 @@ class ZeroShotBench(DeclaredBench):
         self.path = find_pipeline(str(request.model), self.loading.variant)
         options, own = self.options, read_description(self.path)
         if own.composition != "mean":  # like all of the paper's methods
-            raise InputError(f"{self.path.name} composes by {own.composition}; give a model that does by mean")
+            raise InputError(
+                f"{name_of(self.path)} composes by {own.composition}; give a model that does by mean"
+            )
         views = self.whole_number("views", 1) if "views" in options else None
         settings = InversionSettings.from_dict(own.inference, seed=request.seed, views=views)
         first = self.whole_number("first", settings.draws)
@@ -150,7 +153,7 @@ class ZeroShotBench(DeclaredBench):
         """Returns the facts about the model for the report."""
         parts, settings = self.denoiser.parts, self.settings
         return {
-            "model": self.path.name,
+            "model": name_of(self.path),
             "parameters": sum(p.numel() for p in parts.network.parameters()),
             "dtype": str(parts.dtype).removeprefix("torch."),
             "image": "{} x {}".format(*parts.image_size),
