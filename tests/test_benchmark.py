@@ -24,6 +24,7 @@ from igm_cli.benchmarks.scores import Paired
 from igm_cli.benchmarks.suite import Infos, Method, Record, Report, Request, find_suite
 from igm_cli.commands.benchmark import parse_budget
 from igm_cli.commands.benchmark_run import run_benchmark
+from igm_cli.commands.schemas import is_record
 from igm_cli.errors import UsageError
 from igm_cli.output import Output
 
@@ -164,6 +165,9 @@ def test_suites_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     found = {suite["name"]: suite for suite in map(json.loads, capsys.readouterr().out.splitlines())}
     assert set(CASES) <= set(found)
     assert {suite["schema"] for suite in found.values()} == {"igm.benchmarks/1"}
+    assert all(map(is_record, found.values()))
+    assert main(["benchmark", "object-discovery", "--about", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == found["object-discovery"]
     assert main(["benchmark", "object-discovery", "--about"]) == 0
     told = capsys.readouterr().out
     assert "--set sgd_images=..." in told and "--methods igm-sgd" in told and "--splits folder-3-5" in told
