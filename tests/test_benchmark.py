@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
+import torch
 from benchmark_cases import CASES, summary_of
 from conftest import Igm
 from hypothesis import given
@@ -19,6 +21,7 @@ from hypothesis import strategies as st
 from test_cli import one_sentence
 
 from igm_cli.app import main
+from igm_cli.benchmarks.frame import timed
 from igm_cli.benchmarks.intervals import mean, rate, ratio
 from igm_cli.benchmarks.scores import Paired
 from igm_cli.benchmarks.suite import Infos, Method, Record, Report, Request, find_suite
@@ -180,6 +183,14 @@ def test_budgets() -> None:
     for text in ("", "m", "steps", "-3m", "1.5steps"):
         with pytest.raises(UsageError):
             parse_budget(text)
+
+
+def test_seconds_include_the_work_started_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda device: order.append(str(device)))
+    monkeypatch.setattr(time, "monotonic", lambda: order.append("clock") or float(len(order)))
+    found, seconds = timed(lambda: order.append("run") or 7, torch.device("cuda:0"))
+    assert order == ["cuda:0", "clock", "run", "cuda:0", "clock"] and (found, seconds) == (7, 3)
 
 
 # Estimates

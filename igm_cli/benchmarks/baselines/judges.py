@@ -20,7 +20,10 @@ from igm_cli.benchmarks.baselines.maps import centre_loss, maxima
 from igm_cli.core.metrics import match
 
 NEAR = 0.0632
-"""Largest distance of a right place in 0..1 of both sides: a squared error of 0.004, twice what counts as perceived."""
+"""Largest distance of a right place in 0..1 of both sides: a squared error of 0.004, twice what counts as perceived.
+
+The square root of twice ``igm_cli.core.metrics.PERCEPTION_THRESHOLD``, rounded: published figures were made with these digits.
+"""
 
 PEAK = 0.35
 """Least height of a peak that counts as an object."""

@@ -113,7 +113,9 @@ class ZeroShotBench(DeclaredBench):
             scene, model = cell.scenes[item], models[split]
             k = len(scene.truth) if cell.given else cell.k
             with torch.no_grad():
-                found, seconds = timed(lambda: find(model, encoded_views(model.encode, scene.x0, s.views), k))
+                found, seconds = timed(
+                    lambda: find(model, encoded_views(model.encode, scene.x0, s.views), k), self.device
+                )
             concepts = found.concepts[:, : len(cell.labels)]
             row = inversion_row(name, cell.names(scene, concepts), found, seconds)
             return [{**row, "truth": cell.names(scene, scene.truth)}]
