@@ -21,14 +21,16 @@ from hypothesis import strategies as st
 from test_cli import one_sentence
 
 from igm_cli.app import main
+from igm_cli.benchmarks.baselines.fit import Budget, Fitted
 from igm_cli.benchmarks.frame import timed
 from igm_cli.benchmarks.intervals import mean, rate, ratio
+from igm_cli.benchmarks.report import calibration_rows, percent
 from igm_cli.benchmarks.scores import Paired
-from igm_cli.benchmarks.suite import Infos, Method, Record, Report, Request, find_suite
+from igm_cli.benchmarks.suite import Infos, Method, Record, Report, Request, Row, find_suite
 from igm_cli.commands.benchmark import parse_budget
 from igm_cli.commands.benchmark_run import run_benchmark
 from igm_cli.commands.schemas import is_record
-from igm_cli.errors import UsageError
+from igm_cli.errors import OutputError, UsageError
 from igm_cli.output import Output
 
 # The command
@@ -183,6 +185,29 @@ def test_budgets() -> None:
     for text in ("", "m", "steps", "-3m", "1.5steps"):
         with pytest.raises(UsageError):
             parse_budget(text)
+
+
+def test_one_is_not_several(tmp_path: Path) -> None:
+    class Full(Few):
+        def method(self, name: str) -> Method:
+            def rows(split: str, item: str) -> list[Row]:
+                if item == "b":
+                    raise OutputError("the disk is full")
+                return []
+
+            return Method(rows, {})
+
+    request = replace(CASES["decomposition"].request(tmp_path), splits=("all",))
+    with pytest.raises(OutputError, match=r"the disk is full; the folder keeps 1 record$"):
+        run_benchmark(Full(), ["one"], request, tmp_path / "run", Output(as_json=True))  # type: ignore[arg-type]
+    fitted = Fitted(torch.nn.Identity(), 0.1, 1, 1, 1.0, 0.5, {})
+    assert [fitted.info(Budget(steps=n))["budget"] for n in (1, 2)] == ["1 step", "2 steps"]
+
+
+def test_percentages_have_one_form() -> None:
+    held = {"values": 4, "confidence": 0.95, "accuracy": 1.0, "error": 0.05}
+    assert calibration_rows({"all": {"igm": held}}) == [["all", "igm", "4", "95.0 %", "100.0 %", "5.0 %"]]
+    assert percent(rate([1], [2])).startswith("50.0 % [")
 
 
 def test_seconds_include_the_work_started_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

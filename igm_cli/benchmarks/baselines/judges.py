@@ -63,7 +63,7 @@ class Judge(ErrorBaseline):
         return self.error(model(roughened(images, generator)).float(), concepts, present)
 
 
-class Peaks(nn.Module):
+class PlaceNet(nn.Module):
     """Maps images ``[B,3,H,W]`` to ``[B,3,H/2,W/2]``: the logit of a peak, and its offset in its cell."""
 
     def __init__(self, options: PlaceJudge) -> None:
@@ -94,7 +94,7 @@ def _layer(before: int, after: int, *, stride: int = 1, dilation: int = 1, size:
 class PlaceJudge(Judge):
     """Locates the objects of an image as peaks in a map with half its sides."""
 
-    network = Peaks
+    network = PlaceNet
     name: str = "judge-places"
     batch_size: int = 24
 

@@ -262,7 +262,7 @@ class ObjectsBench(frame.CheckpointBench):
 
         width, height = self.image_size
         how = (
-            f"tiles of {width}×{height} pixels that overlap by {OVERLAP:.0%}; of answers of two tiles within {same:.3g} "
+            f"tiles of {width}×{height} pixels that overlap by {report.share(OVERLAP, 0)}; of answers of two tiles within {same:.3g} "
             "pixels the one further from its tile's border counts"
         )
         return self.answering(predictor.name, find, {**self.told(trained, predictor), "larger images": how})

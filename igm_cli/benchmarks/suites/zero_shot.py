@@ -39,11 +39,11 @@ COUNTING = (IGM, ADAPTIVE, TESTED, COARSE)
 """Methods that also find the number of labels."""
 
 SLOW = 100
-"""A method is slow if its U-Net calls per image exceed this many times the draws that all methods see."""
+"""A method is slow if its network calls per image exceed this many times the draws that all methods see."""
 
 
 def most_calls(method: str, labels: int, k: int, draws: int, settings: InversionSettings) -> int:
-    """Returns the maximum number of U-Net calls per image; most methods see ``draws`` draws."""
+    """Returns the maximum number of network calls per image; most methods see ``draws`` draws."""
     sets = math.comb(labels, k)
     each = {ENUMERATE: k * sets, "dc-compound": sets}.get(method, labels)
     own = {WEIGHTS: label_methods.BATCH * settings.relax_steps, ADAPTIVE: settings.max_draws}
@@ -277,7 +277,7 @@ def _over_cost(split: str, scores: Sequence[Scores]) -> Plot:
     """Returns a plot of accuracy over cost, with a point per method."""
     curves = [report.curve(s.label, [(s["calls"].value, s["exact"])]) for s in scores]
     title = report.capitalised(SPLITS[split])
-    return Plot(f"cost-{split}", title, "U-Net calls per picture", "exact sets", curves, log_x=True)
+    return Plot(f"cost-{split}", title, "network calls per picture", "exact sets", curves, log_x=True)
 
 
 def _confusion(split: str, scores: Sequence[Scores]) -> Figure:
