@@ -95,7 +95,7 @@ class _Run:
     ) -> None:
         from igm_cli.core.training.state import refuse_other
 
-        self.options = {key: str(value) for key, value in options.items()}
+        self.options = fingerprint_of({key: str(value) for key, value in options.items()})
         self.bench, self.out, self.sink, self.progress = bench, out, sink, progress
         identity = {"suite": suite, **bench.identity}
         refuse_other(out / IDENTITY, identity, what="benchmark", option="--out")
