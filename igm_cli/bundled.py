@@ -93,7 +93,7 @@ def local() -> dict[str, Path]:
 
 
 def cached() -> dict[str, Path]:
-    """Returns the models in the cache of the Hugging Face hub, by ``owner/name``: igm's, and pipelines of Stable Diffusion."""
+    """Returns the models in the cache of the Hugging Face hub, by ``owner/name``: igm's, and text-to-image pipelines."""
     from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 

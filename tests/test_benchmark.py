@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import pytest
-from benchmark_cases import CASES
+import torch
+from benchmark_cases import CASES, summary_of
 from conftest import Igm
 from hypothesis import given
 from hypothesis import strategies as st
 from test_cli import one_sentence
 
 from igm_cli.app import main
+from igm_cli.benchmarks.baselines.fit import Budget, Fitted
+from igm_cli.benchmarks.frame import timed
 from igm_cli.benchmarks.intervals import mean, rate, ratio
+from igm_cli.benchmarks.report import calibration_rows, percent
 from igm_cli.benchmarks.scores import Paired
+from igm_cli.benchmarks.suite import Infos, Method, Record, Report, Request, Row, find_suite
 from igm_cli.commands.benchmark import parse_budget
-from igm_cli.errors import UsageError
+from igm_cli.commands.benchmark_run import run_benchmark
+from igm_cli.commands.schemas import is_record
+from igm_cli.errors import OutputError, UsageError
+from igm_cli.output import Output
 
 # The command
 
@@ -98,11 +112,67 @@ def test_every_method_failing_is_an_error(tmp_path: Path, capsys: pytest.Capture
     assert "| dinosaur | failed the weights" in " ".join((tmp_path / "run" / "report.md").read_text().split())
 
 
+class Few:
+    """A suite of four items whose only method runs on the first ``few`` of them, and whose loading is counted."""
+
+    name, identity = "few", MappingProxyType({})
+
+    def __init__(self) -> None:
+        self.loaded, self.few = 0, 2
+
+    def open(self, request: Request) -> Few:
+        self.few = request.options.get("few", 2)
+        return self
+
+    def items(self, split: str) -> list[str]:
+        return ["a", "b", "c", "d"]
+
+    def method(self, name: str) -> Method:
+        self.loaded += 1
+        return Method(lambda split, item: [{"label": name}], {"size": 1}, self.few)
+
+    def report(self, records: Sequence[Record], infos: Infos) -> Report:
+        return Report([], summary={"items": [record["item"] for record in records], "methods": infos})
+
+
+def test_a_method_with_a_limit_is_done_when_it_ran_on_so_many(tmp_path: Path) -> None:
+    suite, out = Few(), tmp_path / "run"
+
+    def run(**options: Any) -> dict[str, Any]:
+        request = replace(CASES["decomposition"].request(tmp_path), splits=("all",), options=options)
+        run_benchmark(suite, ["one"], request, out, Output(as_json=True))  # type: ignore[arg-type]
+        return summary_of(out)
+
+    first = run()
+    assert first == {"items": ["a", "b"], "methods": {"one": {"size": 1}}} and suite.loaded == 1
+    assert run() == first and suite.loaded == 1  # nothing to do, so it is not loaded
+    assert run(few=3)["items"] == ["a", "b", "c"] and suite.loaded == 2
+    (out / "methods.json").write_text('{"one": {"size": 1}}')  # as igm wrote it before
+    assert run(few=4)["items"] == ["a", "b", "c", "d"] and suite.loaded == 3
+
+
+def test_a_model_in_the_hubs_cache_is_reported_by_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case, folder = CASES["attributes"], tmp_path / "models--ana--faces" / "snapshots" / "0123abc"
+    folder.parent.mkdir(parents=True)
+    request = case.request(tmp_path)
+    shutil.move(request.model, folder)
+    request = replace(request, model=folder, splits=case.splits[:1], limit=1)
+    run_benchmark(find_suite("attributes"), ["igm"], request, tmp_path / "run", Output(as_json=True))
+    assert json.loads(capsys.readouterr().out)["methods"]["igm"]["checkpoint"] == "ana/faces"
+    written = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert written["provenance"]["checkpoint"] == "ana/faces"
+
+
 def test_suites_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", "--json"]) == 0
     found = {suite["name"]: suite for suite in map(json.loads, capsys.readouterr().out.splitlines())}
     assert set(CASES) <= set(found)
     assert {suite["schema"] for suite in found.values()} == {"igm.benchmarks/1"}
+    assert all(map(is_record, found.values()))
+    assert main(["benchmark", "object-discovery", "--about", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == found["object-discovery"]
     assert main(["benchmark", "object-discovery", "--about"]) == 0
     told = capsys.readouterr().out
     assert "--set sgd_images=..." in told and "--methods igm-sgd" in told and "--splits folder-3-5" in told
@@ -115,6 +185,37 @@ def test_budgets() -> None:
     for text in ("", "m", "steps", "-3m", "1.5steps"):
         with pytest.raises(UsageError):
             parse_budget(text)
+
+
+def test_one_is_not_several(tmp_path: Path) -> None:
+    class Full(Few):
+        def method(self, name: str) -> Method:
+            def rows(split: str, item: str) -> list[Row]:
+                if item == "b":
+                    raise OutputError("the disk is full")
+                return []
+
+            return Method(rows, {})
+
+    request = replace(CASES["decomposition"].request(tmp_path), splits=("all",))
+    with pytest.raises(OutputError, match=r"the disk is full; the folder keeps 1 record$"):
+        run_benchmark(Full(), ["one"], request, tmp_path / "run", Output(as_json=True))  # type: ignore[arg-type]
+    fitted = Fitted(torch.nn.Identity(), 0.1, 1, 1, 1.0, 0.5, {})
+    assert [fitted.info(Budget(steps=n))["budget"] for n in (1, 2)] == ["1 step", "2 steps"]
+
+
+def test_percentages_have_one_form() -> None:
+    held = {"values": 4, "confidence": 0.95, "accuracy": 1.0, "error": 0.05}
+    assert calibration_rows({"all": {"igm": held}}) == [["all", "igm", "4", "95.0 %", "100.0 %", "5.0 %"]]
+    assert percent(rate([1], [2])).startswith("50.0 % [")
+
+
+def test_seconds_include_the_work_started_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda device: order.append(str(device)))
+    monkeypatch.setattr(time, "monotonic", lambda: order.append("clock") or float(len(order)))
+    found, seconds = timed(lambda: order.append("run") or 7, torch.device("cuda:0"))
+    assert order == ["cuda:0", "clock", "run", "cuda:0", "clock"] and (found, seconds) == (7, 3)
 
 
 # Estimates

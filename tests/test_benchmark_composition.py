@@ -102,6 +102,12 @@ def test_samples_do_not_depend_on_what_is_drawn_beside_them(run: Run) -> None:
         assert (together("igm", 1).image - together("igm", 1, other=True).image).abs().max() > 0.1
 
 
+def test_every_seed_draws_expressions(run: Run) -> None:
+    part = run.opened("pos-and-not-color", seed=2**32 - 1).parts["pos-and-not-color"]
+    drawn = [part.drawn("igm", 0, other=other).image for other in (False, True)]
+    assert (drawn[0] - drawn[1]).abs().max() > 0.1
+
+
 def test_calls_and_what_only_some_rows_hold(run: Run) -> None:
     rows = {(r["method"], r["split"], r["item"]): r["rows"][0] for r in records_of(run.out) if r["rows"]}
     first, second = sorted({item for _, split, item in rows if split == "and-3"})

@@ -363,6 +363,14 @@ def test_the_radius_is_a_quarter_of_the_distance_of_neighbours(run: Run) -> None
     assert "Right: within 5 pixels" in page and "On 1-6 igm" in page
 
 
+def test_a_radius_is_a_number_of_pixels(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for wrong in (math.inf, math.nan, 0, True, "near"):
+        with pytest.raises(UsageError, match=r"--set radius takes a number of pixels above 0, not"):
+            run.opened(options={**run.request.options, "radius": wrong})
+    monkeypatch.setattr("igm_cli.benchmarks.suites.objects.typical_radius", None)  # not needed then
+    assert run.opened(options={**run.request.options, "radius": 7}).radius == 7
+
+
 def test_baselines_are_trained_on_crops_as_igm_is(run: Run) -> None:
     bench = run.opened()
     assert bench.crops.scale == 0.5 and bench.crops.turns and bench.crops.most == 16

@@ -44,7 +44,7 @@ def test_methods_answer_every_item_within_their_limit(run: Run) -> None:
 
 def test_a_run_leaves_its_report(run: Run) -> None:
     whole = json.loads((run.out / "summary.json").read_text())
-    assert whole["schema"] == "igm.benchmark/1" and whole["provenance"]["suite"] == run.name
+    assert whole["schema"] == "igm.benchmark-summary/1" and whole["provenance"]["suite"] == run.name
     page = (run.out / "report.md").read_text(encoding="utf-8")
     for method in run.case.methods:
         assert f"| {method}" in page

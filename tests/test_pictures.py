@@ -110,6 +110,19 @@ def test_a_table_in_parquet(tmp_path: Path, columns: dict[str, list[object]]) ->
         read(tmp_path)
 
 
+def test_errors_without_a_number_have_a_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(path: Path) -> bytes:
+        raise OSError("the share is gone")
+
+    table(tmp_path, "labels.csv", "file,labels\na.jpg,cat\n", "a.jpg")
+    monkeypatch.setattr(Path, "read_bytes", gone)
+    with pytest.raises(InputError, match=r"labels.csv cannot be read \(the share is gone\); check it"):
+        read(tmp_path)
+    monkeypatch.setattr(Path, "iterdir", gone)
+    with pytest.raises(InputError, match=r"may not be read \(the share is gone\); change its permissions"):
+        read(tmp_path)
+
+
 def test_ways_to_write_a_path(tmp_path: Path) -> None:
     text = "file,labels\nin\\a.jpg,cat\nB.jpg,dog\ncafe\u0301.png,cat\n"
     table(tmp_path, "labels.csv", text, "in/a.jpg", "in/b.JPG", "in/deep/caf\u00e9.png", "unlisted.jpg")

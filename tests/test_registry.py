@@ -65,7 +65,7 @@ def test_a_broken_plugin_names_its_package(site: Path) -> None:
 def test_two_of_one_name(site: Path) -> None:
     install(site, "first-pack", "igm_cli.datasets", {"twice": "a:A"})
     install(site, "second-pack", "igm_cli.datasets", {"twice": "b:B"})
-    with pytest.raises(PluginError, match="first-pack and second-pack"):
+    with pytest.raises(PluginError, match="is offered by several packages, first-pack and second-pack;"):
         registry.load("datasets", "twice")
     (listing,) = [item for item in registry.listings("datasets") if item.name == "twice"]
     assert listing.packages == ("first-pack", "second-pack")

@@ -161,7 +161,7 @@ def test_summary_is_strict_json(folder: Path) -> None:
 
     data = json.loads((folder / "summary.json").read_text(encoding="utf-8"), parse_constant=refuse)
     assert data == {
-        "schema": "igm.benchmark/1",
+        "schema": "igm.benchmark-summary/1",
         "provenance": PROVENANCE,
         "summary": {"igm": {"rate": 0.931, "spread": None}, "bound": [None, 1]},
     }

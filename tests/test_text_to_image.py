@@ -301,7 +301,7 @@ def test_a_batch_that_does_not_fit_is_halved_once(
 
     monkeypatch.setattr(denoiser, "_call", in_room)
     denoiser.calls = 0
-    with pytest.warns(UserWarning, match="a U-Net call takes 4 latents from now on"):
+    with pytest.warns(UserWarning, match="a network call takes 4 latents from now on"):
         found = denoiser.predictions(features, torch.eye(3)[None])
     torch.testing.assert_close(found, wanted)
     assert denoiser.calls == 12 and denoiser.batch == 4

@@ -6,16 +6,18 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor
 
 from igm_cli.benchmarks.baselines.fit import Baseline, Budget, Fitted, TrainingData, fit
 from igm_cli.benchmarks.suite import Bench, Method, Request, Row
-from igm_cli.benchmarks.timing import machine
+from igm_cli.benchmarks.timing import machine, synchronize
+from igm_cli.bundled import name_of
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint, model_fingerprint
 from igm_cli.core.files import fingerprint_of, parse_toml
 from igm_cli.core.types import Inversion, InversionSettings
@@ -157,7 +159,7 @@ class CheckpointBench(DeclaredBench):
 
     def __init__(self, suite: DeclaredSuite, request: Request) -> None:
         super().__init__(suite, request)
-        self.checkpoint = load_checkpoint(request.model, request.device)
+        self.checkpoint = replace(load_checkpoint(request.model, request.device), name=name_of(request.model))
         spec = self.checkpoint.spec
         self.parser = registry.configured(registry.concept_parser(spec.concepts), spec.concept_options)
         if self.parser.name not in (suite.concepts, *suite.words.get("also", ())):
@@ -219,10 +221,13 @@ def checkpoint_info(checkpoint: Checkpoint) -> dict[str, Any]:
     return {"checkpoint": checkpoint.name, **{key: info[key] for key in kept if key in info}}
 
 
-def timed(run: Callable[[], T]) -> tuple[T, float]:
-    """Returns the result of a run, synchronized with the device, and the seconds it took."""
+def timed(run: Callable[[], T], device: torch.device) -> tuple[T, float]:
+    """Returns the result of a run, and the seconds until the device had done all of it."""
+    synchronize(device)
     started = time.monotonic()
-    return run(), time.monotonic() - started
+    result = run()
+    synchronize(device)
+    return result, time.monotonic() - started
 
 
 def inversion_row(label: str, predicted: Any, found: Inversion, seconds: float) -> Row:

@@ -27,7 +27,12 @@ def percent(e: Estimate) -> str:
     """Returns a proportion and its interval as a cell; a dash if there were no trials."""
     if math.isnan(e.value):
         return "–"
-    return f"{100 * e.value:.1f} % [{100 * e.low:.1f}, {100 * e.high:.1f}]"
+    return f"{share(e.value)} [{100 * e.low:.1f}, {100 * e.high:.1f}]"
+
+
+def share(value: float, digits: int = 1) -> str:
+    """Returns a proportion as a percentage."""
+    return f"{100 * value:.{digits}f} %"
 
 
 def interval(e: Estimate, form: str) -> str:
@@ -164,7 +169,7 @@ def paired_rows(paired: Mapping[str, Mapping[str, Paired]]) -> list[list[str]]:
 def calibration_rows(calibrated: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[list[str]]:
     """Returns the cells of :func:`~igm_cli.benchmarks.scores.calibration`, by split and label."""
     return [
-        [split, label, str(c["values"]), *(f"{c[name]:.1%}" for name in ("confidence", "accuracy", "error"))]
+        [split, label, str(c["values"]), *(share(c[name]) for name in ("confidence", "accuracy", "error"))]
         for split, labels in calibrated.items()
         for label, c in labels.items()
     ]

@@ -22,14 +22,15 @@ class Clock:
 
 def clocked(run: Callable[[], Any], device: torch.device) -> Clock:
     """Times one run, including the work it started on the device."""
-    _synchronize(device)
+    synchronize(device)
     cpu, wall = time.process_time(), time.perf_counter()
     run()
-    _synchronize(device)
+    synchronize(device)
     return Clock(time.perf_counter() - wall, time.process_time() - cpu)
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Waits until a device has done what it was given."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -131,21 +131,25 @@ def _list_suites(sink: Output) -> None:
             rows.append([listing.name, f"broken: {error}"])
             continue
         rows.append([listing.name, plugin.summary])
-        about = {name: dict(getattr(plugin, name)) for name in ("methods", "splits", "options")}
-        sink.result({"schema": "igm.benchmarks/1", "name": listing.name, "summary": plugin.summary, **about})
+        sink.result(_record(listing.name, plugin))
     sink.table("", ["suite", "what it measures"], rows)
     sink.say("igm benchmark SUITE runs one; with --about it prints its methods, splits and options")
 
 
+def _record(name: str, plugin: Suite) -> dict[str, Any]:
+    """Returns what a suite declares, by the name that it is installed under, as a record."""
+    about = {part: dict(getattr(plugin, part)) for part in ("methods", "splits", "options")}
+    return {"schema": "igm.benchmarks/1", "name": name, "summary": plugin.summary, **about}
+
+
 def _tell_suite(plugin: Suite, sink: Output) -> None:
     """Describes a suite: its methods, splits and options."""
-    about = {name: dict(getattr(plugin, name)) for name in ("methods", "splits", "options")}
-    sink.result({"schema": "igm.benchmarks/1", "name": plugin.name, "summary": plugin.summary, **about})
+    sink.result(record := _record(plugin.name, plugin))
     words = {"methods": "--methods", "splits": "--splits", "options": "--set"}
     rows = [
         [f"{words[kind]} {name}{'=...' if kind == 'options' else ''}", said]
-        for kind, named in about.items()
-        for name, said in named.items()
+        for kind in words
+        for name, said in record[kind].items()
     ]
     sink.table(f"{plugin.name}: {plugin.summary}", ["", "what it is"], rows)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from igm_cli.bundled import name_of
 from igm_cli.commands.results import ResultFile
 from igm_cli.core.files import exclusive, fingerprint_of, home_expanded, read_json, write_json
 from igm_cli.errors import IgmError, InputError, OutputError, counted, debugging, kind_and_message, need
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 SCHEMA = "igm.benchmark/1"
 ROW_SCHEMA = "igm.benchmark-record/1"
 IDENTITY, RECORDS, METHODS = "benchmark.json", "records.jsonl", "methods.json"
+LIMITED = "limited"
+"""Key in METHODS, beside what a method reports: its number of items per split, and the options that it depends on."""
 _PACKAGES = ("torch", "diffusers", "transformers", "datasets", "igm-cli")
 
 
@@ -53,7 +56,7 @@ def _run(suite: Suite, methods: Sequence[str], request: Request, out: Path, sink
 
     with sink.progress() as progress:
         bench = suite.open(replace(request, progress=progress))
-        run = _Run(suite.name, bench, out, sink, progress)
+        run = _Run(suite.name, bench, request.options, out, sink, progress)
         with closing(run.store):
             run.work(methods, request.splits)
     try:
@@ -65,7 +68,7 @@ def _run(suite: Suite, methods: Sequence[str], request: Request, out: Path, sink
             f"{out} holds records that do not fit the suite ({kind_and_message(error)[:80]}); use another --out"
         ) from error
     origin = {**provenance(), "suite": suite.name, "seed": request.seed, "device": str(request.device)}
-    origin |= {"checkpoint": request.model.name} if request.model.name else {}
+    origin |= {"checkpoint": name_of(request.model)} if request.model.name else {}
     origin |= {"failed": run.failures} if run.failures else {}
     written = write_report(report, out, origin)
     show_report(sink, report)
@@ -82,9 +85,18 @@ def _run(suite: Suite, methods: Sequence[str], request: Request, out: Path, sink
 class _Run:
     """Keeps the records of one results folder, which belongs to one configuration, and adds to them."""
 
-    def __init__(self, suite: str, bench: Bench, out: Path, sink: Output, progress: ProgressReport) -> None:
+    def __init__(
+        self,
+        suite: str,
+        bench: Bench,
+        options: Mapping[str, Any],
+        out: Path,
+        sink: Output,
+        progress: ProgressReport,
+    ) -> None:
         from igm_cli.core.training.state import refuse_other
 
+        self.options = fingerprint_of({key: str(value) for key, value in options.items()})
         self.bench, self.out, self.sink, self.progress = bench, out, sink, progress
         identity = {"suite": suite, **bench.identity}
         refuse_other(out / IDENTITY, identity, what="benchmark", option="--out")
@@ -99,15 +111,14 @@ class _Run:
     def work(self, methods: Sequence[str], splits: Sequence[str]) -> None:
         """Runs every method on the items not done yet; one that fails does not stop the others."""
         for name in methods:
-            pending = [
-                (s, i) for s in splits for i in self.bench.items(s) if _about(name, s, i) not in self.store.done
-            ]
-            if not pending:
+            if not self._pending(name, splits, self._limit(name)):
                 continue
             try:
-                self._work_through(name, pending)
+                self._work_through(name, splits)
             except OutputError as error:
-                raise OutputError(f"{error}; {len(self.store.done)} records are kept") from error
+                raise OutputError(
+                    f"{error}; the folder keeps {counted(len(self.store.done), 'record')}"
+                ) from error
             except IgmError as error:
                 self._fail(name, str(error))
             except Exception as error:  # a third-party baseline may raise anything
@@ -115,13 +126,26 @@ class _Run:
                     raise
                 self._fail(name, kind_and_message(error))
 
-    def _work_through(self, name: str, pending: Sequence[tuple[str, str]]) -> None:
+    def _pending(self, name: str, splits: Sequence[str], limit: int | None) -> list[tuple[str, str]]:
+        """Returns the splits and items that a method has not been run on, no more than its ``limit`` per split."""
+        return [
+            (s, i)
+            for s in splits
+            for i in self.bench.items(s)[:limit]
+            if _about(name, s, i) not in self.store.done
+        ]
+
+    def _limit(self, name: str) -> int | None:
+        """Returns the limit of a method that ran with the same options, which is known without loading it."""
+        limited = self.known.get(name, {}).get(LIMITED, {})
+        return limited["limit"] if limited.get("options") == self.options else None
+
+    def _work_through(self, name: str, splits: Sequence[str]) -> None:
         method = self.bench.method(name)
-        self.known[name] = method.info
+        limited = {} if method.limit is None else {LIMITED: {"limit": method.limit, "options": self.options}}
+        self.known[name] = {**method.info, **limited}
         write_json(self.out / METHODS, self.known)
-        if method.limit is not None:
-            first = {split: set(self.bench.items(split)[: method.limit]) for split, _ in pending}
-            pending = [(split, item) for split, item in pending if item in first[split]]
+        pending = self._pending(name, splits, method.limit)
         for number, (split, item) in enumerate(pending):
             self.progress(f"{name}: {split}", number, len(pending))
             line = {"schema": ROW_SCHEMA, "run": self.store.run, "method": name, "split": split, "item": item}
@@ -136,7 +160,11 @@ class _Run:
         """Returns what the requested methods report about themselves, or why they failed."""
         failed = {name: {"failed": reason} for name, reason in self.failures.items()}
         known = {**self.known, **failed}
-        return {name: known[name] for name in methods if name in known}
+        return {
+            name: {key: value for key, value in known[name].items() if key != LIMITED}
+            for name in methods
+            if name in known
+        }
 
     def records(self, methods: Sequence[str], splits: Sequence[str]) -> list[dict[str, Any]]:
         """Returns the records of the requested methods, splits and items, in their order."""

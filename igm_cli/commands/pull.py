@@ -21,7 +21,7 @@ def pull(
     ] = None,
     as_json: o.Json = False,
 ) -> None:
-    """Fetch a model from the Hugging Face hub into its cache: one that igm trained, or a pipeline of Stable Diffusion.
+    """Fetch a model from the Hugging Face hub into its cache: one that igm trained, or a text-to-image pipeline.
 
     The JSON line follows the schema igm.models/1.
     """

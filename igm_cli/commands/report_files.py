@@ -14,7 +14,7 @@ from igm_cli.output import Output, json_line
 if TYPE_CHECKING:
     from igm_cli.benchmarks.suite import Report
 
-SCHEMA = "igm.benchmark/1"
+SCHEMA = "igm.benchmark-summary/1"
 PROVENANCE = ("command", "machine", "versions", "seed", "device", "checkpoint")
 """Provenance that the Markdown lists first; the rest follows."""
 

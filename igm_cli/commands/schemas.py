@@ -174,6 +174,17 @@ class DoctorRecord(Closed):
     ok: bool
 
 
+class SuiteRecord(Closed):
+    """A benchmark, and what can be named for it: each with a line of help."""
+
+    schema_id: Literal["igm.benchmarks/1"] = Field(alias="schema")
+    name: str
+    summary: str
+    methods: dict[str, str] = Field(description="What --methods takes.")
+    splits: dict[str, str] = Field(description="What --splits takes.")
+    options: dict[str, str] = Field(description="Keys that --set takes.")
+
+
 class BenchmarkSummary(BaseModel):
     """The summary of a benchmark: its figures are those of the suite."""
 
@@ -210,6 +221,7 @@ PRINTED_BY: dict[type[BaseModel], str] = {
     PluginRecord: "igm plugins",
     DoctorRecord: "igm doctor",
     BenchmarkSummary: "igm benchmark",
+    SuiteRecord: "igm benchmark --about",
 }
 """Models of the lines printed with ``--json``, and the commands that print them."""
 

@@ -221,7 +221,7 @@ def between(expected: ZeroShotEstimate) -> str:
 
 
 def seconds_per_call(denoiser: Any, most: int) -> float:
-    """Returns the seconds per U-Net call, in a batch as used in inversion but no larger than ``most``."""
+    """Returns the seconds per network call, in a batch as used in inversion but no larger than ``most``."""
     import torch
 
     batch = min(denoiser.batch, most)

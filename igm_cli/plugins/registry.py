@@ -98,7 +98,7 @@ def load(kind: Kind, name: str, *, typed: bool = False) -> Any:
     found = _listing(kind, name, points[name])
     if len(found.packages) > 1:
         raise PluginError(
-            f"the {_NOUNS[kind]} {name!r} is offered by two packages, {' and '.join(found.packages)}; "
+            f"the {_NOUNS[kind]} {name!r} is offered by several packages, {' and '.join(found.packages)}; "
             f"uninstall one, or name it as package.module:attribute"
         )
     return _resolve(kind, points[name][0], found.packages[0])

@@ -25,7 +25,7 @@ from igm_cli.core.training.plan import StepPlan
 from igm_cli.core.training.state import BASELINE, STATE, RunRecord
 from igm_cli.core.training.trainer import DivergenceError, Trainer, learned
 from igm_cli.core.weights import read_weights, write_weights
-from igm_cli.errors import InputError, need
+from igm_cli.errors import InputError, counted, need
 from igm_cli.plugins.base import Progress
 
 __all__ = ["Baseline", "Budget", "ErrorBaseline", "Fitted", "TrainingData", "fit", "outputs"]
@@ -119,7 +119,9 @@ class Fitted:
     def info(self, budget: Budget) -> dict[str, Any]:
         """Returns the facts about the training for a report."""
         return {
-            "budget": f"{budget.minutes:g} minutes" if budget.minutes is not None else f"{budget.steps} steps",
+            "budget": f"{budget.minutes:g} minutes"
+            if budget.minutes is not None
+            else counted(budget.steps or 0, "step"),
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "learning rate": self.learning_rate,
             "validation error by learning rate": self.trials,

@@ -20,7 +20,10 @@ from igm_cli.benchmarks.baselines.maps import centre_loss, maxima
 from igm_cli.core.metrics import match
 
 NEAR = 0.0632
-"""Largest distance of a right place in 0..1 of both sides: a squared error of 0.004, twice what counts as perceived."""
+"""Largest distance of a right place in 0..1 of both sides: a squared error of 0.004, twice what counts as perceived.
+
+The square root of twice ``igm_cli.core.metrics.PERCEPTION_THRESHOLD``, rounded: published figures were made with these digits.
+"""
 
 PEAK = 0.35
 """Least height of a peak that counts as an object."""
@@ -60,7 +63,7 @@ class Judge(ErrorBaseline):
         return self.error(model(roughened(images, generator)).float(), concepts, present)
 
 
-class Peaks(nn.Module):
+class PlaceNet(nn.Module):
     """Maps images ``[B,3,H,W]`` to ``[B,3,H/2,W/2]``: the logit of a peak, and its offset in its cell."""
 
     def __init__(self, options: PlaceJudge) -> None:
@@ -91,7 +94,7 @@ def _layer(before: int, after: int, *, stride: int = 1, dilation: int = 1, size:
 class PlaceJudge(Judge):
     """Locates the objects of an image as peaks in a map with half its sides."""
 
-    network = Peaks
+    network = PlaceNet
     name: str = "judge-places"
     batch_size: int = 24
 

@@ -158,7 +158,7 @@ class AttributeBench(frame.CheckpointBench):
 
         def rows(scene: frame.AnnotatedImage) -> list[Row]:
             image = scene.x0.to(self.device)
-            found, seconds = frame.timed(lambda: baseline.invert(model, image, s))
+            found, seconds = frame.timed(lambda: baseline.invert(model, image, s), self.device)
             cost = {"seconds": seconds, "calls": found.network_calls, "draws": s.max_draws}
             return [{"label": baseline.name, "predicted": list(found.values), "confidence": None, **cost}]
 
@@ -172,7 +172,9 @@ class AttributeBench(frame.CheckpointBench):
         def rows(scene: frame.AnnotatedImage) -> list[Row]:
             image = scene.x0[None].to(self.device)
             with inference_precision(self.device):
-                chances, seconds = frame.timed(lambda: baseline.predict(trained.model, image).float())
+                chances, seconds = frame.timed(
+                    lambda: baseline.predict(trained.model, image).float(), self.device
+                )
             return [self.named("resnet-50", chances[0], seconds=seconds, calls=1, draws=0)]
 
         return self.on_images(rows, trained.info(self.request.budget))
@@ -200,7 +202,7 @@ class AttributeBench(frame.CheckpointBench):
 
         def rows(scene: frame.AnnotatedImage) -> list[Row]:
             image = scene.x0.to(self.device)
-            found, seconds = frame.timed(lambda: chances(image).cpu())
+            found, seconds = frame.timed(lambda: chances(image).cpu(), self.device)
             return [self.named(READ_OUT, found, seconds=seconds, calls=s.draws, draws=s.draws)]
 
         return self.on_images(rows, {**frame.checkpoint_info(self.checkpoint), "settings": f"{s.draws} draws"})

@@ -166,7 +166,7 @@ class CompositionBench(frame.CheckpointBench):
             for label, s in by_name.items():
                 shares = {k: s[f"{k}_told"].value / max(1e-9, real[f"{k}_told"].value) for k in TOLD}
                 ratios.setdefault(split, {})[label] = shares
-                told.append([split, label, *(f"{100 * share:.0f} %" for share in shares.values())])
+                told.append([split, label, *(report.share(part, 0) for part in shares.values())])
         tables = [report.declared_table("composition", "told", told)] if told else []
         figures = [self._pictures(records, list(scored.scores))] if scored.scores else []
         return report.scored_report(self, scored, infos, tables, figures, {"told": ratios})

@@ -83,7 +83,7 @@ class Expressions(DrawnSplit):
     def _batch(self, method: str, first: int, other: bool) -> list[Drawn]:
         if method == CONDITIONAL:
             return self._conditional_batch(first, other)
-        how = GenerationSettings(seed=2 * self.seed + other, **sampling(method, self.numbers))
+        how = GenerationSettings(seed=self.own_seed(other), **sampling(method, self.numbers))
         generation = Generation(self.models, how)
         numbers = range(first, min(first + self.numbers["batch"], len(self.items)))
         images = generation.images(

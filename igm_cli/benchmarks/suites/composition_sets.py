@@ -24,6 +24,7 @@ from igm_cli.core.inference.engine import invert
 from igm_cli.core.metrics import match
 from igm_cli.core.sampling import Composed, Langevin, sample
 from igm_cli.core.types import InversionSettings
+from igm_cli.core.validation import LARGEST
 
 CONDITIONAL = "conditional"
 """The method of one conditional model that is not composed."""
@@ -94,6 +95,10 @@ class DrawnSplit(ABC):
         batch = self.numbers["batch"]
         return self._together(method, number - number % batch, other)[number % batch]
 
+    def own_seed(self, other: bool) -> int:
+        """Returns the seed of the samples, or of ``other`` ones, within the range of seeds."""
+        return (2 * self.seed + other) % (LARGEST + 1)
+
     @abstractmethod
     def _said(self, image: Tensor, number: int) -> Row:
         """Returns the judges' answers about an image of the content requested for image ``number``."""
@@ -109,9 +114,10 @@ class DrawnSplit(ABC):
         counter, count, (width, height) = CallCounter(model), len(concepts), self.scenes.image_size
         how = sampling(method, self.numbers)
         corrector = Langevin(how.pop("correct")) if "correct" in how else None
-        asked, seed = Composed.of(counter, concepts, *composed), 2 * self.seed + other
+        asked, seed = Composed.of(counter, concepts, *composed), self.own_seed(other)
         images, seconds = frame.timed(
-            lambda: sample(asked, (3, height, width), seed=seed, first=first, corrector=corrector, **how).cpu()
+            lambda: sample(asked, (3, height, width), seed=seed, first=first, corrector=corrector, **how).cpu(),
+            self.device,
         )
         as_bytes = ((images + 1) * 127.5).round().clamp(0, 255) / 127.5 - 1
         return [Drawn(image, seconds / count, counter.used.whole_calls / count) for image in as_bytes]

@@ -167,7 +167,7 @@ DETAILS: Sequence[report.Column] = (
     ("factors right", lambda s: report.percent(s.estimates["right"]) if "right" in s.estimates else ""),
     (
         "sure and wrong",
-        lambda s: f"{100 * s.estimates['astray'].value:.1f} %" if "exact" in s.estimates else "",
+        lambda s: report.share(s.estimates["astray"].value) if "exact" in s.estimates else "",
     ),
     ("iterations", lambda s: f"{s.estimates['iterations'].value:.1f}"),
     ("operations", lambda s: f"{s.estimates['operations'].value:.3g}"),

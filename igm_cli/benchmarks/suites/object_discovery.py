@@ -179,7 +179,7 @@ class DiscoveryBench(frame.CheckpointBench):
 
         def rows(scene: frame.AnnotatedImage) -> list[Row]:
             image = scene.x0[None].to(self.device)
-            given, seconds = frame.timed(lambda: predict(image, len(scene.truth)))
+            given, seconds = frame.timed(lambda: predict(image, len(scene.truth)), self.device)
             return [_row(label, given, predict(image, None), seconds=seconds, calls=1)]
 
         return self.on_images(rows, trained.info(self.request.budget))
@@ -275,13 +275,13 @@ def _descents(
     def run() -> tuple[Tensor, Tensor, int]:
         ends, descending = descend(denoiser, image, settings, k, composition)
         errors, scoring = score(denoiser, image, ends, settings, composition)
-        return ends, errors.mean(dim=1).cpu(), descending + scoring  # waits for the device
+        return ends, errors.mean(dim=1).cpu(), descending + scoring
 
     def few_steps(restarts: int) -> float:
         few = replace(settings, restarts=restarts, steps=min(FEW_STEPS, settings.steps))
-        return frame.timed(lambda: descend(denoiser, image, few, k, composition)[0].cpu())[1]
+        return frame.timed(lambda: descend(denoiser, image, few, k, composition), image.device)[1]
 
-    (ends, mean_errors, calls), seconds = frame.timed(run)
+    (ends, mean_errors, calls), seconds = frame.timed(run, image.device)
     times = {restarts: few_steps(restarts) for restarts in RESTARTS}
     return [
         _row(

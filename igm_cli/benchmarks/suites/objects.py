@@ -102,13 +102,16 @@ class ObjectsBench(frame.CheckpointBench):
             )
 
     def _radius(self) -> float:
-        radius = self.options.get("radius", typical_radius(self.photographs))
-        if isinstance(radius, bool) or not isinstance(radius, int | float) or radius <= 0:
-            raise UsageError(f"--set radius takes a number of pixels above 0, not {radius!r}")
-        if not math.isfinite(radius):
+        if (given := self.options.get("radius")) is not None:
+            number = isinstance(given, int | float) and not isinstance(given, bool)
+            if not number or not 0 < given < math.inf:
+                raise UsageError(f"--set radius takes a number of pixels above 0, not {given!r}")
+            return float(given)
+        radius = typical_radius(self.photographs)
+        if math.isnan(radius):
             raise InputError("no training photograph holds two objects, whose distance would say how near is right; "
                              "use --set radius=PIXELS")  # fmt: skip
-        return float(radius)
+        return radius
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
@@ -189,7 +192,7 @@ class ObjectsBench(frame.CheckpointBench):
 
         def rows(split: str, item: str) -> list[Row]:
             scene = self.scenes[split].scene(item)
-            found, seconds = frame.timed(lambda: find(scene.picture))
+            found, seconds = frame.timed(lambda: find(scene.picture), self.device)
             seen = torch.tensor(scene.picture.x0.shape[:0:-1])
             enlarged = torch.tensor(scene.picture.image.size) / seen
             points = found.points.cpu() * enlarged
@@ -259,7 +262,7 @@ class ObjectsBench(frame.CheckpointBench):
 
         width, height = self.image_size
         how = (
-            f"tiles of {width}×{height} pixels that overlap by {OVERLAP:.0%}; of answers of two tiles within {same:.3g} "
+            f"tiles of {width}×{height} pixels that overlap by {report.share(OVERLAP, 0)}; of answers of two tiles within {same:.3g} "
             "pixels the one further from its tile's border counts"
         )
         return self.answering(predictor.name, find, {**self.told(trained, predictor), "larger images": how})

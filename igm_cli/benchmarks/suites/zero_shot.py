@@ -20,6 +20,7 @@ from igm_cli.benchmarks.scores import Labels, Rows, ScoredSplits, Scores, agreem
 from igm_cli.benchmarks.suite import Figure, Infos, Method, Plot, Record, Report, Request, Row
 from igm_cli.benchmarks.suites import zero_shot_splits as splits
 from igm_cli.benchmarks.suites.zero_shot_splits import SPLITS, LabelledSplit, counts
+from igm_cli.bundled import name_of
 from igm_cli.core.concepts import Text
 from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.inference.engine import invert
@@ -38,11 +39,11 @@ COUNTING = (IGM, ADAPTIVE, TESTED, COARSE)
 """Methods that also find the number of labels."""
 
 SLOW = 100
-"""A method is slow if its U-Net calls per image exceed this many times the draws that all methods see."""
+"""A method is slow if its network calls per image exceed this many times the draws that all methods see."""
 
 
 def most_calls(method: str, labels: int, k: int, draws: int, settings: InversionSettings) -> int:
-    """Returns the maximum number of U-Net calls per image; most methods see ``draws`` draws."""
+    """Returns the maximum number of network calls per image; most methods see ``draws`` draws."""
     sets = math.comb(labels, k)
     each = {ENUMERATE: k * sets, "dc-compound": sets}.get(method, labels)
     own = {WEIGHTS: label_methods.BATCH * settings.relax_steps, ADAPTIVE: settings.max_draws}
@@ -59,7 +60,9 @@ class ZeroShotBench(DeclaredBench):
         self.path = find_pipeline(str(request.model), self.loading.variant)
         options, own = self.options, read_description(self.path)
         if own.composition != "mean":  # like all of the paper's methods
-            raise InputError(f"{self.path.name} composes by {own.composition}; give a model that does by mean")
+            raise InputError(
+                f"{name_of(self.path)} composes by {own.composition}; give a model that does by mean"
+            )
         views = self.whole_number("views", 1) if "views" in options else None
         settings = InversionSettings.from_dict(own.inference, seed=request.seed, views=views)
         first = self.whole_number("first", settings.draws)
@@ -110,7 +113,9 @@ class ZeroShotBench(DeclaredBench):
             scene, model = cell.scenes[item], models[split]
             k = len(scene.truth) if cell.given else cell.k
             with torch.no_grad():
-                found, seconds = timed(lambda: find(model, encoded_views(model.encode, scene.x0, s.views), k))
+                found, seconds = timed(
+                    lambda: find(model, encoded_views(model.encode, scene.x0, s.views), k), self.device
+                )
             concepts = found.concepts[:, : len(cell.labels)]
             row = inversion_row(name, cell.names(scene, concepts), found, seconds)
             return [{**row, "truth": cell.names(scene, scene.truth)}]
@@ -150,7 +155,7 @@ class ZeroShotBench(DeclaredBench):
         """Returns the facts about the model for the report."""
         parts, settings = self.denoiser.parts, self.settings
         return {
-            "model": self.path.name,
+            "model": name_of(self.path),
             "parameters": sum(p.numel() for p in parts.network.parameters()),
             "dtype": str(parts.dtype).removeprefix("torch."),
             "image": "{} x {}".format(*parts.image_size),
@@ -272,7 +277,7 @@ def _over_cost(split: str, scores: Sequence[Scores]) -> Plot:
     """Returns a plot of accuracy over cost, with a point per method."""
     curves = [report.curve(s.label, [(s["calls"].value, s["exact"])]) for s in scores]
     title = report.capitalised(SPLITS[split])
-    return Plot(f"cost-{split}", title, "U-Net calls per picture", "exact sets", curves, log_x=True)
+    return Plot(f"cost-{split}", title, "network calls per picture", "exact sets", curves, log_x=True)
 
 
 def _confusion(split: str, scores: Sequence[Scores]) -> Figure:

@@ -17,7 +17,7 @@ from igm_cli.core.denoiser import InputFeatures
 from igm_cli.core.models.families import Prompts
 from igm_cli.core.models.pipelines import TextToImageParts
 from igm_cli.core.models.prompts import PromptEncoder
-from igm_cli.errors import InputError
+from igm_cli.errors import InputError, counted
 
 ALIVE = 64
 """Generous estimate of the tensors, as large as the first hidden state, that a network call holds per latent."""
@@ -44,11 +44,11 @@ class TextToImageDenoiser:
     Args:
         parts: A loaded pipeline.
         space: The labels and the templates they are put in.
-        batch: Latents per U-Net call; by default what suits the device and their size.
+        batch: Latents per network call; by default what suits the device and their size.
         encoder: Prompt encoder to share with another denoiser of the same parts.
 
     Attributes:
-        calls: U-Net evaluations so far, one per latent and prompt.
+        calls: Network calls so far, one per latent and prompt.
         halved: Whether memory ran out once, which halved the batch.
     """
 
@@ -78,7 +78,7 @@ class TextToImageDenoiser:
 
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
-        """Returns the latent of an image: the mean of the autoencoder's posterior, as the U-Net was trained on.
+        """Returns the latent of an image: the mean of the autoencoder's posterior, as the network was trained on.
 
         Args:
             image: ``[3,H,W]`` in -1..1, of :attr:`image_size`.
@@ -183,7 +183,8 @@ class TextToImageDenoiser:
         if eps is None:  # not within the except clause, whose traceback holds on to what filled the memory
             self.halved, self.batch = True, self.batch // 2
             warnings.warn(
-                f"not enough memory; a U-Net call takes {self.batch} latents from now on", stacklevel=2
+                f"not enough memory; a network call takes {counted(self.batch, 'latent')} from now on",
+                stacklevel=2,
             )
             torch.cuda.empty_cache()
             eps = every()

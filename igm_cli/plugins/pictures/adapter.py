@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from igm_cli.errors import InputError, counted
+from igm_cli.errors import InputError, cause, counted
 from igm_cli.plugins.adapters import Adapter, Dataset, SplitRequest, choice, image_dataset
 from igm_cli.plugins.base import Note
 from igm_cli.plugins.pictures.files import ImageFiles
@@ -78,7 +78,7 @@ def _home(root: Path, split: str, vocabulary: Vocabulary) -> Path:
     try:
         folders = [path for path in sorted(root.iterdir()) if path.is_dir()]
     except OSError as error:
-        raise InputError(f"{root} may not be read ({error.strerror}); change its permissions") from error
+        raise InputError(f"{root} may not be read ({cause(error)}); change its permissions") from error
     homes: dict[str, Path] = {}
     for path in folders:
         name = path.name.lower()

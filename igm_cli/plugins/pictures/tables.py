@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 from igm_cli.core.files import MARK
 from igm_cli.core.names import plain
-from igm_cli.errors import InputError, counted
+from igm_cli.errors import InputError, cause, counted
 from igm_cli.plugins.pictures.files import ImageFiles
 from igm_cli.plugins.pictures.words import Vocabulary
 
@@ -296,7 +296,7 @@ def text_of(path: Path) -> str:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check it") from error
+        raise InputError(f"{path} cannot be read ({cause(error)}); check it") from error
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         text = content.decode("utf-16" if wide else "utf-8-sig")
