@@ -168,9 +168,9 @@ def test_places_are_listed_row_by_row():
 def test_training_finds_dots(tmp_path):
     images, concepts, present = VALIDATION.batch(list(range(30)), [False] * 30)
     before = SLOTS.validate(SLOTS.build().eval(), images, concepts, present)
-    fitted = fit_dots(tmp_path, budget=Budget(steps=200))
+    fitted = fit_dots(tmp_path, budget=Budget(steps=120))
     assert fitted.validation < 0.7 * before
-    assert (fitted.steps, fitted.images, fitted.learning_rate) == (200, 200 * 16, 5e-3)
+    assert (fitted.steps, fitted.images, fitted.learning_rate) == (120, 120 * 16, 5e-3)
     found = SLOTS.predict(fitted.model, images[:4], [1, 2, 3, None])
     assert [len(positions) for positions in found[:3]] == [1, 2, 3]
 
@@ -253,7 +253,7 @@ def test_a_rate_that_diverges_counts_as_infinitely_bad(tmp_path):
 
 
 def test_the_rate_of_the_best_trial_is_taken(tmp_path):
-    fitted = fit_dots(tmp_path, replace(SLOTS, learning_rates=(10.0, 5e-3, 1e-9)), Budget(steps=100))
+    fitted = fit_dots(tmp_path, replace(SLOTS, learning_rates=(10.0, 5e-3, 1e-9)), Budget(steps=60))
     assert fitted.learning_rate == 5e-3
     assert fitted.trials["10.0"] > fitted.trials["1e-09"] > fitted.trials["0.005"]
 

@@ -123,6 +123,7 @@ def test_straight_lines() -> None:
     assert fields == {"seconds": 6.0, "gflop": None, "label": "x", "nonlinearity": 0.1}
 
 
+@pytest.mark.slow
 def test_every_axis_and_the_headline(bench: CostBench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "SIZED", (5, 8))
     monkeypatch.setattr(measure, "seconds_by_processes", lambda *_: 1.0)  # fresh processes take seconds

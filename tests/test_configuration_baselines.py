@@ -110,7 +110,7 @@ DRAWS = draw(Schedule(), (3, 16, 16), 5, low=0.1, high=0.9, seed=3)  # what the 
     [
         (GC, 120),
         pytest.param(replace(GC, contrast=0.05), 80, marks=pytest.mark.slow),
-        (replace(VARIANT, contrast=0.05), 150),
+        pytest.param(replace(VARIANT, contrast=0.05), 150, marks=pytest.mark.slow),
     ],
     ids=["gc", "gc-contrast", "gc-variant-contrast"],
 )

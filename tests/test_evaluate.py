@@ -124,7 +124,7 @@ coordinates = false
 scale = 0.5
 
 [inference]
-grid = [4, 4]
+grid = [3, 3]
 draws = 4
 max_draws = 4
 k_min = 1
