@@ -55,7 +55,14 @@ def test_an_answer_does_not_depend_on_the_batch(scenes: list[Any]) -> None:
 
 
 def test_training_goes_on(igm: Any, tmp_path: Path) -> None:
-    small = "model.channels=[16,16,16]", "model.blocks=1", "model.window=3", "picture_every=0", "log_every=1"
+    small = (
+        "model.channels=[16,16,16]",
+        "model.blocks=1",
+        "model.window=3",
+        "picture_every=0",
+        "log_every=1",
+        "calibration=0",
+    )
     settings = [word for pair in small for word in ("--set", pair)]
     for steps in (3, 5):
         done = igm(
