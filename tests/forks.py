@@ -22,10 +22,7 @@ LISTED = ("igm_clevr_render.dataset", "igm_cli.benchmarks.report", "scipy.ndimag
 WANTED = {
     "benchmark": LISTED,
     "plugins": LISTED,
-    "train": (
-        "accelerate", "datasets", "diffusers.training_utils", "matplotlib.backends.backend_agg", "torch._dynamo",
-        "torch.utils.tensorboard",
-    ),
+    "train": ("accelerate", "datasets", "matplotlib.backends.backend_agg", "torch._dynamo", "torch.utils.tensorboard"),
     "doctor": (*LISTED, "diffusers", "transformers.modeling_utils", "diffusers.models.modeling_utils"),
 }  # fmt: skip
 """What takes seconds to import, by the command that does: a fork finds it imported."""

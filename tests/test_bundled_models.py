@@ -21,22 +21,16 @@ BLENDER = {
     "CLEVR_val_000003": [(11.1, 26.8), (61.4, 20.8), (36.2, 17.7), (51.0, 14.5), (43.3, 49.8)],
     "CLEVR_val_000007": [(56.1, 31.3), (79.5, 32.4), (50.8, 19.9)],
     "CLEVR_val_001002": [(63.3, 20.1), (42.1, 27.8), (24.4, 31.4), (47.7, 33.8), (18.4, 22.8), (54.9, 18.6)],
-    "CLEVR_val_001011": [
-        (38.5, 19.6), (51.1, 41.7), (75.2, 28.2), (25.1, 27.1), (71.0, 31.1), (40.6, 32.1), (55.7, 15.0),
-    ],
-    "CLEVR_val_001023": [
-        (65.8, 37.6), (44.5, 27.2), (77.9, 28.9), (34.0, 20.1), (17.5, 22.8), (56.1, 34.5), (24.9, 31.8),
-    ],
     "CLEVR_val_001040": [(61.2, 26.3), (44.3, 32.2), (53.6, 17.2), (34.4, 23.4), (11.4, 29.1), (64.0, 21.8)],
 }  # fmt: skip
-"""Centres of the objects of the example images, in pixels of 96x64, as they are annotated."""
+"""Centres of the objects of example images, in pixels of 96x64, as they are annotated."""
 
 
 @pytest.fixture(scope="module")
 def scenes() -> tuple[list[Image], list[Tensor]]:
-    """The example images and six renders of three to eight objects, with the positions in 0..1 that are true."""
+    """Example images and four renders of three to eight objects, with the positions in 0..1 that are true."""
     pytest.importorskip("igm_clevr_render")
-    data = registry.dataset("clevr").load("val", seed=14, size=6, objects="3-8")
+    data = registry.dataset("clevr").load("val", seed=14, size=4, objects="3-8")
     parser = registry.concept_parser("pos")
     images = [to_rgb(PIL.Image.open(EXAMPLES / "images" / f"{name}.png")) for name in BLENDER]
     truths = [torch.tensor(places) / torch.tensor([96.0, 64.0]) for places in BLENDER.values()]
@@ -51,7 +45,7 @@ def test_objects_are_found_and_counted(scenes: tuple[list[Image], list[Tensor]])
     results = igm.load("clevr-pos", device="cpu").invert(images, draws=2, max_draws=2)
     found = [torch.tensor([[item["x"], item["y"]] for item in result.items]) for result in results]
     over = [len(f) - len(t) for f, t in zip(found, truths, strict=True)]
-    assert over.count(0) >= 9 and max(map(abs, over)) <= 1, over
+    assert over.count(0) >= 6 and max(map(abs, over)) <= 1, over
     perceived = sum(int(match(f, t).perceived("sum").sum()) for f, t in zip(found, truths, strict=True))
     assert perceived >= 0.9 * sum(map(len, truths)) and perceived >= 0.9 * sum(map(len, found))
 

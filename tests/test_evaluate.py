@@ -125,8 +125,8 @@ scale = 0.5
 
 [inference]
 grid = [3, 3]
-draws = 4
-max_draws = 4
+draws = 2
+max_draws = 2
 k_min = 1
 k_max = 2
 """

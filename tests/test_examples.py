@@ -70,6 +70,7 @@ def test_the_example_trains_and_inverts(igm: Igm, tmp_path: Path) -> None:
     call = ["invert", "sky.png", "--model", "run", "--k", 2, "--draws", 2, "--json", "--overlay", "out.png"]
     measure = ["benchmark", "star-count", "--model", "run", "--limit", 2]
     more = "-o colors --set calibration=0 --set picture_every=3 --concepts star-colors"
+    more += " --set inference.draws=2 --set inference.max_draws=2"
     colors = [*train[:-6], *more.split()]
     tried = ["train", "night-sky", "--concepts", "star-colors", "--dry-run", "--limit", 8, "-o", "dry"]
     told = ["invert", "sky.png", "--model", "colors", "--k", 2, "--draws", 2, "--json", "--csv", "found.csv"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import math
 import re
@@ -89,9 +88,8 @@ def new_figure(width: float, height: float, layout: Literal["constrained"] | Non
 
 def to_picture(figure: Any) -> Image.Image:
     """Returns a matplotlib figure as an RGB picture."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
-    return Image.open(buffer).convert("RGB")
+    figure.canvas.draw()
+    return Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
 
 
 def _draw_plot(plot: Plot, looks: Mapping[str, Style]) -> Image.Image:

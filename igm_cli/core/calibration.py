@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from igm_cli.core.inference.posterior import posterior
+from igm_cli.core.inference.posterior import posteriors
 from igm_cli.core.inference.statistics import PairedDifference
 from igm_cli.core.types import KPoint
 
@@ -33,7 +33,7 @@ def fitted_temperature(rivals: Sequence[PairedDifference], right: Sequence[bool]
     target = torch.where(hit, (hits + 1) / (hits + 2), 1 / (misses + 2))
 
     def surprise(temperature: float) -> float:
-        sure = torch.tensor([posterior(each, temperature) for each in rivals]).clamp(1e-6, 1 - 1e-6)
+        sure = posteriors(rivals, temperature).clamp(1e-6, 1 - 1e-6)
         return float(-(target * sure.log() + (1 - target) * (1 - sure).log()).mean())
 
     return min(TEMPERATURES, key=surprise)

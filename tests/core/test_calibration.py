@@ -19,14 +19,14 @@ def rivals(mean: float) -> PairedDifference:
 
 def test_the_temperature_is_that_under_which_answers_are_as_often_right_as_they_are_sure():
     random, tau = torch.Generator().manual_seed(0), 2e-3
-    parts = [rivals(float(gap)) for gap in 8e-3 * torch.rand(3000, generator=random)]
+    parts = [rivals(float(gap)) for gap in 8e-3 * torch.rand(600, generator=random)]
     sure = torch.tensor([posterior(part, tau) for part in parts])
-    right = (torch.rand(3000, generator=random) < sure).tolist()
+    right = (torch.rand(600, generator=random) < sure).tolist()
     assert fitted_temperature(parts, right) == pytest.approx(tau, rel=0.3)
     assert fitted_temperature([], []) == 0.0
     low, high = (
-        fitted_temperature(parts, [True] * 3000),
-        fitted_temperature(parts, [i % 2 == 0 for i in range(3000)]),
+        fitted_temperature(parts, [True] * 600),
+        fitted_temperature(parts, [i % 2 == 0 for i in range(600)]),
     )
     assert low < tau < high
 
