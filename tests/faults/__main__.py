@@ -85,6 +85,7 @@ def main() -> int:
         if asked.sample:
             every = sample(every, asked.sample, kit)
         area_of = {id(case): area for area, case in every}
+        left = Counter(area for area, _ in every)
         for case, outcome in forked.run([case for _, case in every], Path(temporary) / "run", asked.jobs):
             verdict = case.verdict(outcome)
             row = f"{area_of[id(case)]}: {case.kind}"
@@ -94,6 +95,10 @@ def main() -> int:
                 say(f"{row}, {case.name}: {verdict} | {outcome.err.strip()[:400]!r}")
             if verdict not in FINE:
                 failures.append(f"{row}, {case.name}: {verdict}")
+                say(failures[-1])
+            left[area_of[id(case)]] -= 1
+            if not left[area_of[id(case)]]:
+                say(f"{area_of[id(case)]} is done, {time.monotonic() - began:.0f} s")
         if "kills" in asked.areas or not (asked.areas or asked.sample or asked.only):
             for line in kills.report(kit, asked.kills, asked.seed, failures.append):
                 say(line)

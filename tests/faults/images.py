@@ -248,7 +248,7 @@ def _ranges(kit: Kit) -> Iterator[Case]:
         )
     deep = png16(COLOURED.astype(np.uint16), 2)
     yield Case("range that is not known", "colours of 16 bits with --range", (*kit.invert("a.png"), "--range", "0,255"),
-               {"a.png": deep}, codes=(3,), says="16 bits a colour")  # fmt: skip
+               {"a.png": deep}, codes=(3,), says="16 bits per colour")  # fmt: skip
     for text in (
         "",
         "a",
