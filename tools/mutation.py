@@ -30,7 +30,9 @@ else:
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("igm_cli", "tests", "pyproject.toml")
-NOT_COPIED = shutil.ignore_patterns("__pycache__", "checkpoints", "assets", "golden", ".pytest_cache")
+NOT_COPIED = shutil.ignore_patterns("__pycache__", "checkpoints", "golden", ".pytest_cache")
+LINKED = ("igm_cli/checkpoints", "examples", "benchmarks")
+"""What tests read and no change touches."""
 CAUGHT_AT_LEAST = 0.9
 TIME_LIMIT = 180.0
 """Seconds that the tests of one change may take."""
@@ -92,6 +94,8 @@ def try_all(todo: list[Change]) -> int:
                 shutil.copytree(source, copy, ignore=NOT_COPIED)
             else:
                 shutil.copy(source, copy)
+        for part in LINKED:
+            (folder / part).symlink_to(ROOT / part)
         sound: set[tuple[str, ...]] = set()
         for change in todo:
             if change.tests not in sound and tests_fail(folder, change.tests):

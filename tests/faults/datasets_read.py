@@ -151,7 +151,10 @@ def _scenes(kit: Kit) -> Iterator[Case]:
         "a long name that is none": ({"image_filename": "n" * 300}, "missing"),
         "an absolute path": ({"image_filename": "/etc/passwd"}, "not a file in"),
         "a path outside": ({"image_filename": "../../../secret.png"}, "not a file in"),
-        "a path outside and in": ({"image_filename": "../../images/train/../../../secret.png"}, "not a file in"),
+        "a path outside and in": (
+            {"image_filename": "../../images/train/../../../secret.png"},
+            "not a file in",
+        ),
         "the folder itself": ({"image_filename": "."}, "not a file in"),
         "a zero byte": ({"image_filename": "a\0.png"}, "not a file in"),
         "a control": ({"image_filename": "\x1b[31m.png"}, "missing"),
