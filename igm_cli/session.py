@@ -125,8 +125,8 @@ class ImageSession(ImageInputs, Session["Image"]):
             raise UsageError(f"the model {model.name!r} takes every image at one size; leave out the scale")
         if shared and model.scale:
             raise UsageError(
-                f"the model {model.name!r} takes images of any size, and what such images have in common is not found; leave "
-                "that out, or use a model of one size"
+                f"what images have in common is found by models that see all images at one size, and {model.name!r} takes "
+                "images of any size; choose another model"
             )
         if fit != "crop" and model.scale:
             raise UsageError(f"the model {model.name!r} sees whole images of any size; leave out the fit")

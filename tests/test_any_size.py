@@ -79,7 +79,7 @@ def test_what_belongs_to_models_of_one_size_is_refused(
     for path in images:
         Image.effect_noise((96, 64), 60).convert("RGB").save(path)
     for options, words in (
-        (["--shared"], "takes images of any size, and what such images have in common is not found"),
+        (["--shared"], "by models that see all images at one size"),
         (["--fit", "squash"], "sees whole images of any size; leave out the fit"),
     ):
         assert app.main(["invert", *images, "--model", model, *options, "--device", "cpu"]) == 2
