@@ -103,8 +103,8 @@ class Model(OpenModel):
     ) -> SharedResult:
         """Finds the concepts that several images have in common; each may contain others, and they may differ in size.
 
-        There must be two images or more.  ``k`` is the number of common concepts; None takes all that every image supports.
-        The other arguments are those of :meth:`invert`.
+        There must be two images or more, and the model must see all images at one size.  ``k`` is the number of common
+        concepts; None takes all that every image supports.  The other arguments are those of :meth:`invert`.
 
         Raises:
             IgmError: If an image or a setting cannot be used, with the way out.
@@ -121,12 +121,14 @@ class Model(OpenModel):
         image: Any,
         *,
         fit: Literal["crop", "squash"] = "crop",
+        scale: float | None = None,
         pixel_range: tuple[float, float] | None = None,
         **settings: Any,
     ) -> EnergyMap:
         """Returns how much each single concept, on its own, lowers the denoising error of an image.
 
-        The arguments are those of :meth:`invert`; of its settings, ``draws``, ``low``, ``high``, ``power`` and ``seed`` are used.
+        These arguments have the meaning that they have in :meth:`invert`; of its settings, ``draws``, ``low``, ``high``,
+        ``power`` and ``seed`` are used.
         At high noise levels, neighbouring objects merge.
 
         Raises:
@@ -136,7 +138,7 @@ class Model(OpenModel):
 
         if isinstance(image, list | tuple):
             raise UsageError("an energy map is that of one image; call energy_map for each")
-        session = ImageSession(self, fit=fit, given=settings, pixel_range=pixel_range)
+        session = ImageSession(self, fit=fit, scale=scale, given=settings, pixel_range=pixel_range)
         return energy_map(session, session.input(image))
 
     def generate(

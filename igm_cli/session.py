@@ -123,6 +123,13 @@ class ImageSession(ImageInputs, Session["Image"]):
             self._refuse_count(given)
         if scale is not None and not model.scale:
             raise UsageError(f"the model {model.name!r} takes every image at one size; leave out the scale")
+        if shared and model.scale:
+            raise UsageError(
+                f"what images have in common is found by models that see all images at one size, and {model.name!r} takes "
+                "images of any size; choose another model"
+            )
+        if fit != "crop" and model.scale:
+            raise UsageError(f"the model {model.name!r} sees whole images of any size; leave out the fit")
         if scale is not None and not 0.01 <= scale <= 100:
             raise UsageError(f"a scale lies between 0.01 and 100, not {scale:g}")
         self.every, self.suffixes = every, (*SUFFIXES, *VIDEOS) if every else SUFFIXES
@@ -228,10 +235,6 @@ class ImageSession(ImageInputs, Session["Image"]):
             )
         model, started = self.model, time.monotonic()
         frames, framed = self.framed(images)
-        if len({tuple(x.shape) for x in framed}) > 1:
-            raise UsageError(
-                "images in which something in common is to be found must be of one size; scale or cut them"
-            )
         seen = torch.stack(framed)
         tell = (lambda done, most: progress("what images share", done, most)) if progress else None
         how: dict[str, Any] = {"k": self.k, "composition": model.composition, "progress": tell}

@@ -11,7 +11,7 @@ import pytest
 from benchmark_cases import write_positions
 from PIL import Image
 
-from igm_cli import app, load, open_model, session
+from igm_cli import IgmError, app, load, open_model, session
 from igm_cli.commands import show
 from igm_cli.core.concepts import Continuous
 from igm_cli.core.inference import tiles
@@ -70,6 +70,24 @@ def test_long_and_small_images_in_tiles_from_the_command_line_and_python(
         assert seen.items == record["items"]
     assert told["tiles: long.png"] == {3}
     assert not any(what.startswith("tiles") for what in told if what.endswith("small.png"))
+
+
+def test_what_belongs_to_models_of_one_size_is_refused(
+    model: str, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = [str(tmp_path / f"{number}.png") for number in (0, 1)]
+    for path in images:
+        Image.effect_noise((96, 64), 60).convert("RGB").save(path)
+    for options, words in (
+        (["--shared"], "by models that see all images at one size"),
+        (["--fit", "squash"], "sees whole images of any size; leave out the fit"),
+    ):
+        assert app.main(["invert", *images, "--model", model, *options, "--device", "cpu"]) == 2
+        assert words in " ".join(capsys.readouterr().err.split())
+    sizes = [load(model, device="cpu").energy_map(images[0], scale=scale).values.shape for scale in (None, 1.0)]
+    assert sizes == [(16, 24), (32, 48)]
+    with pytest.raises(IgmError, match="leave out the scale"):
+        load(tiny_model, device="cpu").energy_map(images[0], scale=1.0)
 
 
 def test_a_table_of_very_many_objects_is_cut(

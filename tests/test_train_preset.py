@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import pytest
 from igm_cli.commands.train_preset import Recipe, data_parts, model_spec, read_preset
 from igm_cli.core.concepts import Categorical
 from igm_cli.errors import IgmError, InputError, MissingError, UsageError
+from igm_cli.plugins import registry
 
 BASE = """
 [train]
@@ -135,6 +137,19 @@ def test_what_a_preset_cannot_say(tables: dict[str, object], words: str) -> None
         model_spec(adapter, parser, preset, data_parts(preset, None, None))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_model_names_the_licences_of_the_images_it_was_trained_on(tmp_path: Path) -> None:
+    preset = Recipe("p", {"data": [{"data_root": "given"}, {"data_root": "builtin"}]}, {}).preset()
+    parser = SimpleNamespace(name="any", space=Categorical({"a": ("no", "yes")}))
+    for adapter, expected in (
+        (registry.dataset("celeba"), ["drawn", "CelebA", "CelebA drawn"]),
+        (SimpleNamespace(name="stars", image_size=(32, 32), licence="CelebA"), ["CelebA"] * 3),
+    ):
+        roots = ((None, False), (tmp_path, False), (tmp_path, True))
+        parts = [data_parts(preset, root, None, builtin=builtin) for root, builtin in roots]
+        said = [model_spec(adapter, parser, preset, each).info["licence"] for each in parts]
+        assert [" ".join(re.findall("CelebA|drawn", text)) for text in said] == expected
 
 
 def test_who_says_an_option_of_the_data():

@@ -401,7 +401,7 @@ def test_a_coarse_start_asks_for_few_labels(call: Call, tiny: Path, pictures: Pa
     assert 12 * 2 + 3 * 6 <= line["network_calls"] <= 12 * 2 + 8 * 6
     assert len(line["labels"]) == 12 and line["draws"] == 8
     refused = call(pictures / "0.png", "--model", tiny, *labels, *draws[:-1], "1")
-    assert refused.code == 2 and "2 noise samples or more" in one_sentence(refused.err)
+    assert refused.code == 2 and "--coarse must be at least 2" in one_sentence(refused.err)
     refused = call(pictures / "0.png", "--model", tiny, *labels, *draws, "--shared")
     assert refused.code == 2 and "--coarse is about single images" in one_sentence(refused.err)
 

@@ -47,7 +47,7 @@ def urls(address: str) -> dict[str, str]:
     """Returns the links that the package index shows beside the page."""
     pages = {
         "Homepage": "",
-        "Documentation": "/blob/main/docs/reference.md",
+        "Documentation": "/blob/main/docs/tutorial.md",
         "Changelog": "/blob/main/CHANGELOG.md",
     }
     return {name: address + path for name, path in pages.items()} if address else {}

@@ -41,6 +41,10 @@ Out = Annotated[
 About = Annotated[
     bool, o.output("Print the methods, splits and options of the suite, and stop.", None, "--about")
 ]
+Model = Annotated[
+    str | None,
+    o.model("A bundled name, a checkpoint folder or hf:owner/name of the hub.  Default: the suite's.", "MODEL"),
+]
 Settings = Annotated[list[str] | None, o.ask("An option of the suite.", "KEY=VALUE", "--set")]
 
 
@@ -53,7 +57,7 @@ def benchmark(
     limit: Limit = None,
     train_budget: TrainBudget = "20m",
     seed: Seed = 0,
-    model: o.Model = None,
+    model: Model = None,
     settings: Settings = None,
     device: o.Device = "auto",
     out: Out = None,

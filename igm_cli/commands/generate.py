@@ -80,7 +80,9 @@ def generate(
     network: o.Network = None,
     offload: o.Offload = False,
     size: o.Size = None,
-    batch_size: o.BatchSize = "auto",
+    batch_size: Annotated[
+        str, o.model("Images drawn together; pictures differ by rounding at most.", "N|auto")
+    ] = "auto",
     device: o.Device = "auto",
     as_json: o.Json = False,
     output: Annotated[

@@ -26,8 +26,10 @@ def invert(
             "NAME",
         ),
     ] = None,
-    restarts: Annotated[int | None, o.search("Restarts of sgd.", "N", min=1)] = None,
-    steps: Annotated[int | None, o.search("Steps of sgd or relax.", "N", min=1)] = None,
+    restarts: Annotated[
+        int | None, o.search("Restarts of sgd.  Default: the model's, or 20.", "N", min=1)
+    ] = None,
+    steps: Annotated[int | None, o.search("Steps of sgd (2000) or relax (200).", "N", min=1)] = None,
     fit: o.Fit = "crop",
     scale: o.Scale = None,
     pixel_range: o.Range = None,

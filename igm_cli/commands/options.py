@@ -65,12 +65,14 @@ Concepts = Annotated[str | None, ask("Concept parser; igm plugins lists them.  D
 Model = Annotated[
     str | None,
     model(
-        "A bundled name, a checkpoint folder or hf:owner/name of the hub.  Default: the bundled one of --concepts.",
+        "A bundled name, a checkpoint folder or hf:owner/name of the hub.  Default: the bundled one of --concepts, else "
+        "clevr-pos.",
         "MODEL",
     ),
 ]
 Fit = Annotated[
-    Literal["crop", "squash"], images("Crop or squash images whose aspect ratio is not the model's.")
+    Literal["crop", "squash"],
+    images("Crop or squash images whose aspect ratio is not the model's (models of one image size)."),
 ]
 Scale = Annotated[
     float | None,
@@ -89,7 +91,7 @@ Range = Annotated[
     ),
 ]
 KMax = Annotated[int | None, ask("Most concepts considered when K is estimated.", "N", min=1)]
-Draws = Annotated[int | None, search("Noise draws to start with.", "N", min=1)]
+Draws = Annotated[int | None, search("Noise draws to start with.  Default: the model's.", "N", min=1)]
 Penalty = Annotated[
     float | None,
     search(

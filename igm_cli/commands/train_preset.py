@@ -333,6 +333,7 @@ def model_spec(
         )
     tells_apart = config.contrast or architecture == TEXT_TO_IMAGE  # which always learns to read labels
     sources = sorted({"given" if part.data_root == "given" else "built-in" for part in parts}, reverse=True)
+    licences = {"given": adapter.licence, "built-in": getattr(adapter, "own_licence", adapter.licence)}
     return ModelSpec(
         architecture=architecture,
         composition=composition,
@@ -352,7 +353,7 @@ def model_spec(
             **({"contrast": config.contrast} if config.contrast else {}),
             **({"discriminative": True} if tells_apart else {}),
             **({"crops": preset.crops} if crops else {}),
-            "licence": adapter.licence,
+            "licence": "; ".join(dict.fromkeys(licences[source] for source in sources)),
             **preset.info,
         },
     )

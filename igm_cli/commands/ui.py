@@ -34,7 +34,7 @@ def ui(
 ) -> None:
     """Open a page in the browser: drop an image to see what is found in it, or write what to draw.
 
-    The page is served to this machine alone; nothing is sent elsewhere.  Ctrl-C ends it.
+    The page is served to this machine alone unless --host says otherwise; nothing is sent elsewhere.  Ctrl-C ends it.
     """
     need("ui")
     sink = Output()

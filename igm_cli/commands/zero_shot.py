@@ -53,7 +53,9 @@ def zero_shot(
     max_draws: Annotated[int | None, o.search("Most draws, while an answer is undecided.", "N", min=1)] = None,
     coarse: Annotated[
         int | None,
-        o.search("After N draws (2, say), keep only the likeliest labels: for hundreds of labels.", "N", min=0),
+        o.search(
+            "After N draws, 2 or more, keep only the likeliest labels: for hundreds of labels.", "N", min=2
+        ),
     ] = None,
     timesteps: Annotated[
         str | None, o.search("Noise levels, fractions of the schedule (0.1-0.7) or steps of 1000.", "LOW-HIGH")

@@ -23,7 +23,8 @@ class Animals(Adapter):
 
     name = "animals"
     summary = "scenes of one to three animals, of our own drawings or of pictograms given"
-    licence = "our own drawings: as this project (MIT); pictograms: as they are"
+    licence = "pictograms given: as they are"
+    own_licence = "our own drawings: as this project (MIT)"
     source = (
         "pictograms as STYLE/ANIMAL/*.png with transparent surroundings, such as emoji of npm's @iconify-json"
     )

@@ -21,7 +21,8 @@ class Celeba(Adapter):
 
     name = "celeba"
     summary = "faces with attributes; drawn avatars where no CelebA is given"
-    licence = "CelebA: non-commercial research only; drawn faces: python-avatars (MIT), as this project (MIT)"
+    licence = "CelebA: non-commercial research only"
+    own_licence = "drawn faces: python-avatars (MIT), as this project (MIT)"
     source = "download CelebA from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html and give its folder"
     splits = ("train", "val", "test")
     image_size = (64, 64)

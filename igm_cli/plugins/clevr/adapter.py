@@ -28,7 +28,8 @@ class Clevr(Adapter):
 
     name = "clevr"
     summary = "CLEVR scenes: cubes, spheres and cylinders on a plane"
-    licence = "CLEVR_v1.0: CC BY 4.0; rendered images: as this project (MIT)"
+    licence = "images given: as they are (CLEVR_v1.0: CC BY 4.0)"
+    own_licence = "rendered images: as this project (MIT)"
     source = "download CLEVR_v1.0 from https://cs.stanford.edu/people/jcjohns/clevr/ and give its folder"
     splits: tuple[str, ...] = ("train", "val")
     image_size = (96, 64)

@@ -15,7 +15,7 @@ class ClevrTex(Clevr):
 
     name = "clevrtex"
     summary = "CLEVRTex scenes: textured objects on a textured plane"
-    licence = "CLEVRTex: see its project page; rendered images: as this project (MIT)"
+    licence = "images given: as they are (CLEVRTex: see its project page)"
     source = "download ClevrTex from https://www.robots.ox.ac.uk/~vgg/data/clevrtex/ and give its folder"
     splits = ("train", "val", "test")
     given = Clevr.given | {  # type: ignore[operator]
