@@ -12,7 +12,7 @@ from igm_clevr_render.geometry import SHAPES
 from igm_clevr_render.lamps import LIGHTS
 from igm_clevr_render.materials import TEXTURES
 from igm_cli.errors import UsageError
-from igm_cli.plugins.adapters import number_option, number_range
+from igm_cli.plugins.adapters import names_option, number_option, number_range
 
 CLEVR_COLORS: dict[str, tuple[int, int, int]] = {
     "gray": (87, 87, 87), "red": (173, 35, 35), "blue": (42, 75, 215), "green": (29, 105, 20),
@@ -156,7 +156,4 @@ def _radius(size: str) -> float:
 def _names(option: str, value: Any) -> tuple[str, ...]:
     if option == "texture" and value in (None, "none"):
         return ()
-    names = value.split(",") if isinstance(value, str) else value
-    if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
-        return tuple(_KNOWN[option] if value == "all" else names)
-    raise UsageError(f"{option} must be names with commas between them, not {value!r}")
+    return tuple(_KNOWN[option]) if value == "all" else names_option(option, value)
