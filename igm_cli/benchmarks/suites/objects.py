@@ -154,10 +154,8 @@ class ObjectsBench(frame.CheckpointBench):
             "folder": self.folder_identity,
             "options": given,
             "crops": asdict(self.crops),
-            "image_size": list(self.image_size),
             "held_out": [HELD_OUT, HELD_CROPS],
             "inside": inside,
-            **self.request.scale,
         }
 
         def parts() -> tuple[Samples, Samples]:
