@@ -221,8 +221,8 @@ def test_folders_among_options_are_known_by_their_content(tmp_path: Path) -> Non
 def test_baselines_that_saw_other_images_are_others(tmp_path: Path) -> None:
     baseline, budget = SlotAttentionSet((16, 16)), Budget(steps=1)
 
-    def kept(size: tuple[int, int], scale: dict[str, str], dataset: str = "clevr") -> Path:
-        request = SimpleNamespace(seed=0, cache=tmp_path, scale=scale)
+    def kept(size: tuple[int, int], given: dict[str, str], dataset: str = "clevr") -> Path:
+        request = SimpleNamespace(seed=0, cache=tmp_path, range_option=given)
         bench: Any = SimpleNamespace(request=request, image_size=size, dataset=dataset)
         return CheckpointBench.folder_of(bench, baseline, TrainingData({}, list), 0, budget)  # type: ignore[arg-type]
 

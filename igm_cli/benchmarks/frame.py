@@ -116,7 +116,7 @@ class DeclaredBench:
             "options": {
                 key: option_identity(value) for key, value in self.options.items() if key not in self.free
             },
-            **self.request.scale,
+            **self.request.range_option,
             **more,
         }
 
@@ -223,7 +223,7 @@ class CheckpointBench(DeclaredBench):
     def folder_of(self, baseline: Baseline, data: TrainingData, another: int, budget: Budget) -> Path:
         """Returns the cache folder of a trained baseline; the arguments are those of :meth:`fitted`."""
         version = int(getattr(registry.dataset(self.dataset), "version", 0))
-        seen = {"image_size": list(self.image_size), "version": version, **self.request.scale}
+        seen = {"image_size": list(self.image_size), "version": version, **self.request.range_option}
         identity = [baseline.describe(), data.about, vars(budget), self.request.seed + another, seen]
         return self.request.cache / f"{baseline.name}-{fingerprint_of(identity, 12)}"
 

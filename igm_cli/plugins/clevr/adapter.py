@@ -47,7 +47,10 @@ class Clevr(Adapter):
             rendered = registry.dataset(RENDERER).options
         except PluginError:  # real data stay usable
             rendered = {}
-        return {**self.given, **{name: text for name, text in rendered.items() if name not in self.given}}
+        return {
+            **self.given,
+            **{name: f"{text} (rendered only)" for name, text in rendered.items() if name not in self.given},
+        }
 
     @property
     def rendered_options(self) -> frozenset[str]:  # type: ignore[override]

@@ -28,7 +28,7 @@ SIZES: dict[str, float] = {"large": 0.7, "small": 0.35, "tiny": 0.25, "medium": 
 PLANE = 3.0  # centres of objects are within this many scene units of the middle, along both axes
 CELLS = 20  # of the plane, along each axis: sizes and places may be combined cell by cell
 _KNOWN: dict[str, Iterable[str]] = {
-    "colors": COLORS, "shapes": SHAPES, "sizes": SIZES, "materials": MATERIALS, "light": LIGHTS, "texture": TEXTURES,
+    "colors": COLORS, "shapes": SHAPES, "sizes": SIZES, "light": LIGHTS, "texture": TEXTURES,
 }  # fmt: skip
 
 
@@ -92,7 +92,6 @@ class SceneOptions:
         default_factory=lambda: {name: SIZES[name] for name in ("large", "small")}
     )
     combinations: Combinations = Combinations()  # of sizes and places
-    materials: tuple[str, ...] = MATERIALS  # names out of rubber and metal
     light: str = "default"  # `default` or `shifted` (other lamp places, colours and strengths)
     # names out of `TEXTURES`, one for the ground and each object; empty for plain surfaces
     textures: tuple[str, ...] = ()
@@ -109,11 +108,11 @@ class SceneOptions:
             raise ValueError(f"crowd={self.crowd}: give a probability between 0 and 1.")
         if min(self.image_size) < 16:
             raise ValueError(f"image_size={self.image_size}: give (width, height) of at least 16 pixels.")
-        given = {"colors": self.colors, "shapes": self.shapes, "materials": self.materials}
+        given = {"colors": self.colors, "shapes": self.shapes}
         for option, names in {**given, "light": (self.light,), "texture": self.textures}.items():
             _check_names(option, names)
-        if not (self.colors and self.shapes and self.sizes and self.materials):
-            raise ValueError("colors, shapes, sizes and materials need at least one value each.")
+        if not (self.colors and self.shapes and self.sizes):
+            raise ValueError("colors, shapes and sizes need at least one value each.")
         if not all(0.1 <= radius <= 1.2 for radius in self.sizes.values()):
             raise ValueError(f"sizes={self.sizes}: give radii between 0.1 and 1.2.")
 
