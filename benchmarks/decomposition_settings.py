@@ -60,6 +60,14 @@ DRAWS: dict[str, Callable[[random.Random], dict[str, Any]]] = {
 }
 
 
+def value_of(text: str) -> Any:
+    """Returns a number or a list as it is written in JSON; other text stays as it is."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
 def accuracy(method: str, settings: dict[str, Any], problems: Problems, iterations: int) -> float:
     """Returns the share of problems with all factors right."""
     dynamics = ITERATIVE[method](**settings)
@@ -83,14 +91,14 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="keep a setting fixed")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    fixed = {name: value for name, _, value in (pair.partition("=") for pair in arguments.set)}
+    fixed = {name: value_of(value) for name, _, value in (pair.partition("=") for pair in arguments.set)}
     shape = (arguments.codewords, arguments.factors, arguments.dim)
     few = random_problems(*shape, arguments.problems, binding=arguments.binding, seed=SEED)
     draw, tried, begin = random.Random(arguments.seed), [], time.monotonic()
     while time.monotonic() - begin < arguments.seconds:
         settings = {**DRAWS[arguments.method](draw), **fixed}
         if arguments.method == "coupled":
-            settings.update(levels(settings, draw))
+            settings |= levels(settings, draw) | fixed
         right = accuracy(arguments.method, settings, few, arguments.iterations)
         tried.append((right, json.dumps(settings)))
         print(f"{right:.3f} {tried[-1][1]}", flush=True)

@@ -25,9 +25,12 @@ mkdir -p "$OUT" "$WORK/site"
 export PYTHONPATH="$WORK/site:$ROOT:$ROOT/packages/igm-clevr-render${PYTHONPATH:+:$PYTHONPATH}"
 # The metadata by which plugins are found, of both distributions.
 "$PYTHON" - "$WORK/site" <<'PY'
-import importlib.metadata, pathlib, sys, tomllib
+import importlib.metadata, pathlib, sys
+
+from igm_cli.core.files import parse_toml
+
 for file in ("pyproject.toml", "packages/igm-clevr-render/pyproject.toml"):
-    project = tomllib.loads(pathlib.Path(file).read_text(encoding="utf-8"))["project"]
+    project = parse_toml(pathlib.Path(file).read_text(encoding="utf-8"))["project"]
     name, version = project["name"], project["version"]
     if any(found.name == name for found in importlib.metadata.distributions()):
         continue

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from igm_clevr_render.camera import focal_length, visible_pixels
 from igm_clevr_render.geometry import viewer_axes
-from igm_clevr_render.options import SceneOptions
+from igm_clevr_render.options import MATERIALS, SceneOptions
 from igm_clevr_render.renderer import render
 from igm_clevr_render.sampling import MIN_DISTANCE, MIN_VISIBLE, PLANE, sample_scenes
 from igm_clevr_render.scenes import Scene, SceneBatch, SceneObject
@@ -118,7 +118,7 @@ def _scene(
         radius = options.sizes[size]
         moved = [p + stream.uniform(-shift, shift) for p in place]
         x, y = _on_the_plane(scene, moved[0] * width, moved[1] * height, radius, options)
-        shape, color, material = map(stream.choice, (options.shapes, options.colors, options.materials))
+        shape, color, material = map(stream.choice, (options.shapes, options.colors, MATERIALS))
         item = SceneObject(shape, size, color, material, x, y, radius, stream.uniform(0, 360))
         free = all(math.hypot(x - o.x, y - o.y) >= radius + o.radius + MIN_DISTANCE for o in scene.objects)
         whole = replace(scene, objects=(*scene.objects, item))

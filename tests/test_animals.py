@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,21 @@ def test_pictograms_take_the_place_of_drawings(pictograms):
     assert max(np.asarray(image).max() for image in bold["image"]) == 255
     assert bold["labels"] == faint["labels"]
     assert not np.array_equal(np.asarray(bold[0]["image"]), np.asarray(faint[0]["image"]))
+
+
+def test_scenes_are_composed_anew_of_other_pictograms(pictograms, tmp_path):
+    root = shutil.copytree(pictograms, tmp_path / "pictograms")
+    before, same = (Animals().load("test", data_root=root, limit=2, count=1) for _ in range(2))
+    for path in root.rglob("*.png"):
+        Image.new("RGBA", (40, 40), (250, 3, 251, 255)).save(path)
+    after = Animals().load("test", data_root=root, limit=2, count=1)
+    first, second, third = (np.asarray(each[0]["image"]) for each in (before, same, after))
+    assert np.array_equal(first, second) and not np.array_equal(first, third)
+
+
+def test_an_animal_named_twice_is_one():
+    with pytest.raises(InputError, match="as many to choose from, not 1"):
+        Animals().load("test", animals="cat, cat", count=2)
 
 
 def test_scenes_without_animals_are_labelled_nothing(pictograms):
@@ -180,6 +196,8 @@ def test_backdrops_differ():
         ({"count": "some"}, "a number such as 2"),
         ({"animals": "cat,dgo"}, "did you mean dog"),
         ({"styles": "flta"}, "flat"),
+        ({"styles": 5}, "unknown style '5'"),
+        ({"styles": {}}, "styles must be names with commas between them"),
         ({"styles": "flat", "without": "flat"}, "no style is left"),
         ({"jitter": "maybe"}, "on or off"),
         ({"size": "none"}, "size must be a whole number of at least 1"),

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from test_cli import one_sentence
 
 from igm_cli.app import main
-from igm_cli.benchmarks.baselines.fit import Budget, Fitted
-from igm_cli.benchmarks.frame import timed
+from igm_cli.benchmarks.baselines.fit import Budget, Fitted, TrainingData
+from igm_cli.benchmarks.baselines.slot_attention import SlotAttentionSet
+from igm_cli.benchmarks.frame import CheckpointBench, option_identity, timed
 from igm_cli.benchmarks.intervals import mean, rate, ratio
 from igm_cli.benchmarks.report import calibration_rows, percent
 from igm_cli.benchmarks.scores import Paired
@@ -202,6 +203,35 @@ def test_one_is_not_several(tmp_path: Path) -> None:
         run_benchmark(Full(), ["one"], request, tmp_path / "run", Output(as_json=True))  # type: ignore[arg-type]
     fitted = Fitted(torch.nn.Identity(), 0.1, 1, 1, 1.0, 0.5, {})
     assert [fitted.info(Budget(steps=n))["budget"] for n in (1, 2)] == ["1 step", "2 steps"]
+
+
+def test_folders_among_options_are_known_by_their_content(tmp_path: Path) -> None:
+    def folder(name: str, weights: bytes) -> Path:
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "model.safetensors").write_bytes(bytes(5000) + weights)
+        return tmp_path / name
+
+    first = option_identity(folder("a/resnet", b"1"))
+    assert first.startswith("resnet-")
+    assert first == option_identity(folder("b/resnet", b"1")) != option_identity(folder("c/resnet", b"2"))
+    assert option_identity(tmp_path / "a/resnet/model.safetensors") == "model.safetensors"
+    assert [option_identity(value) for value in ("hf:a/resnet-50", 7)] == ["hf:a/resnet-50", "7"]
+
+
+def test_baselines_that_saw_other_images_are_others(tmp_path: Path) -> None:
+    baseline, budget = SlotAttentionSet((16, 16)), Budget(steps=1)
+
+    def kept(size: tuple[int, int], given: dict[str, str], dataset: str = "clevr") -> Path:
+        request = SimpleNamespace(seed=0, cache=tmp_path, range_option=given)
+        bench: Any = SimpleNamespace(request=request, image_size=size, dataset=dataset)
+        return CheckpointBench.folder_of(bench, baseline, TrainingData({}, list), 0, budget)  # type: ignore[arg-type]
+
+    first = kept((16, 16), {})
+    assert first == kept((16, 16), {})
+    assert (
+        len({first, kept((32, 16), {}), kept((16, 16), {"range": "0,4095"}), kept((16, 16), {}, "animals")})
+        == 4
+    )
 
 
 def test_percentages_have_one_form() -> None:

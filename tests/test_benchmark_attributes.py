@@ -201,6 +201,8 @@ def test_what_cannot_be_measured(folder: Path, tiny_model: Path, tmp_path: Path)
         opened(folder, "folder-male")
     with pytest.raises(InputError, match="models of attributes, not of 'pos'"):
         opened(folder, FACTORS, model=tiny_model)
+    with pytest.raises(UsageError, match="about drawn faces; leave it out"):
+        opened(folder, FACTORS, data_root=folder / "data", options={"faces": 3})
     hats = write(tmp_path / "hats", attribute_spec("Black_Hair", "Wearing_Hat"))
     with pytest.raises(InputError, match="no attribute 'Wearing_Hat'"):
         opened(folder, "folder-female", data_root=folder / "data", model=hats)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,14 @@ from igm_cli.core.checkpoint import ModelSpec, save_checkpoint
 from igm_cli.core.noise_schedule import ScheduleConfig
 from igm_cli.errors import InputError
 from igm_cli.plugins import registry
+
+
+def test_a_folder_without_images_for_training_is_told(tmp_path: Path) -> None:
+    notes: list[str] = []
+    request = SimpleNamespace(data_root=tmp_path, note=notes.append, reading=lambda adapter: {})
+    bench: Any = SimpleNamespace(request=request, dataset="clevr")
+    assert object_discovery.DiscoveryBench.of_folder(bench) is None
+    assert len(notes) == 1 and "has neither scenes/CLEVR_train_scenes.json" in notes[0]
 
 
 @pytest.fixture

@@ -371,6 +371,13 @@ def test_a_radius_is_a_number_of_pixels(run: Run, monkeypatch: pytest.MonkeyPatc
     assert run.opened(options={**run.request.options, "radius": 7}).radius == 7
 
 
+def test_objects_at_one_place_give_no_radius(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for radius in (0.0, math.nan):
+        monkeypatch.setattr("igm_cli.benchmarks.suites.objects.typical_radius", lambda data, r=radius: r)
+        with pytest.raises(InputError, match=r"how near is right; use --set radius=PIXELS"):
+            run.opened()
+
+
 def test_baselines_are_trained_on_crops_as_igm_is(run: Run) -> None:
     bench = run.opened()
     assert bench.crops.scale == 0.5 and bench.crops.turns and bench.crops.most == 16

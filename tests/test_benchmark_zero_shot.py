@@ -207,7 +207,7 @@ def test_stages_spare_calls(model: Path) -> None:
         ({"views": 3}, "1, 2 or 4"),
         ({"views": "four"}, "whole number"),
         ({"animals": " , "}, "names with commas"),
-        ({"others": ""}, "others takes names with commas"),
+        ({"others": ""}, "others must be names with commas"),
         ({"first": 0}, "first takes a whole number of 1"),
         ({"animals": "cat,unicorn"}, "unknown animal 'unicorn'"),
         ({"dtype": "float8"}, "unknown dtype"),

@@ -109,12 +109,11 @@ def test_counts_cover_the_range_asked_for() -> None:
 
 def test_only_the_allowed_values_occur() -> None:
     names = {"colors": "orange,black", "shapes": ["cone", "cube"], "sizes": "tiny,huge"}
-    options = replace(SceneOptions.parse(names), materials=("metal",))
-    objects = list(itertools.chain.from_iterable(_objects(options, 16)))
+    objects = list(itertools.chain.from_iterable(_objects(SceneOptions.parse(names), 16)))
     assert {o["color"] for o in objects} == {"orange", "black"}
     assert {o["shape"] for o in objects} == {"cone", "cube"}
     assert {(o["size"], o["3d_coords"][2]) for o in objects} == {("tiny", 0.25), ("huge", 0.95)}
-    assert {o["material"] for o in objects} == {"metal"}
+    assert {o["material"] for o in objects} == {"rubber", "metal"}
 
 
 def test_a_mapping_of_sizes_gives_the_radii() -> None:

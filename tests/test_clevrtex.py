@@ -101,6 +101,16 @@ def test_folders_of_any_depth(tmp_path: Path, both: Path) -> None:
         assert numbers(root, "val", variant="camo") == numbers(root, "val") == [1]
 
 
+def test_annotations_of_another_size_are_scaled(tmp_path: Path) -> None:
+    root = write_clevrtex(tmp_path, count=10, chunk=0)
+    (row,) = ClevrTex().load("test", data_root=root, annotated="640x480")
+    assert row["objects"][0]["pixel_coords"] == pytest.approx([16, 60, 11.2])
+    for path in root.glob("*.png"):
+        Image.new("RGB", (32, 24)).save(path)
+    with pytest.raises(InputError, match=r"lie outside of their images; .*data\.annotated=WIDTHxHEIGHT"):
+        ClevrTex().load("test", data_root=root)
+
+
 def test_variants(tmp_path: Path, both: Path) -> None:
     assert numbers(both, "test", variant="outd") == [0, 1, 2]  # outd has no splits
     with pytest.raises(UsageError, match="for testing only; choose split test"):
@@ -172,6 +182,7 @@ def test_two_copies(tmp_path: Path) -> None:
         ({"split": "extra"}, "no split 'extra'; choose train or val or test"),
         ({"glitter": 1}, "no option 'glitter'"),
         ({"variant": "camo"}, "is about images in a folder"),
+        ({"annotated": "12x12"}, "is about images in a folder"),
         ({"texture": "checker,wool"}, "wool"),
         ({"data_root": Path(), "texture": "checker"}, "rendered scenes only"),
     ],

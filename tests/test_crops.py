@@ -132,6 +132,13 @@ def test_advice_follows_the_distance_of_neighbours() -> None:
         advise(rows, 6)
 
 
+def test_advice_takes_the_smallest_crops_where_none_suit() -> None:
+    row = dotted([(10, 10)], (20, 20))
+    crowd = dotted([(x, y) for x in range(0, 300, 20) for y in range(0, 300, 20)], (300, 300))
+    for each, most in ((row, 6), (crowd, 1)):
+        assert advise(datasets.Dataset.from_list([each]), most).tables["model"]["image_size"] == [32, 32]
+
+
 def test_advice_names_the_labels_where_there_are_several() -> None:
     row = dotted(scattered(20))
     for place, thing in enumerate(row["objects"]):

@@ -28,6 +28,11 @@ def chosen(draw: st.DrawFn) -> tuple[Labels, list[str]]:
     return Labels(labels), draw(st.lists(st.sampled_from(labels), max_size=8, unique=True))
 
 
+def test_images_without_labels_are_refused() -> None:
+    with pytest.raises(InputError, match="concepts labels need a column 'labels' with"):
+        PETS.parse({"objects": []}, FRAME)
+
+
 @given(chosen())
 def test_decoding_undoes_encoding(case: tuple[Labels, list[str]]) -> None:
     parser, labels = case

@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from igm_cli.commands.train_preset import Recipe, data_parts, model_spec, read_preset
-from igm_cli.errors import InputError
+from igm_cli.errors import InputError, UsageError
 from igm_cli.plugins import registry
+from igm_cli.plugins.attributes import Attributes, parse_factors
 from igm_cli.plugins.base import Frame
 from igm_cli.plugins.clevr.object_attributes import VALUES, ObjectAttributes
+from igm_cli.plugins.object_concepts import ObjectConcepts
 
 FRAME = Frame.fit((96, 64), 1.5)
 THING = {"color": "cyan", "shape": "sphere", "size": "large", "material": "metal"}
@@ -40,6 +42,26 @@ def test_some_factors_and_fewer_values() -> None:
 def test_images_of_no_or_more_objects_are_refused(things: tuple[dict[str, str], ...]) -> None:
     with pytest.raises(InputError, match="need images of one object"):
         parsed({}, *things)
+
+
+def test_factors_may_be_a_table_of_their_values() -> None:
+    factors = {"color": ["red", "blue"]}
+    assert ObjectAttributes().configured({"factors": factors}).space.factors == {"color": ("red", "blue")}
+
+
+def test_plain_factors_come_first() -> None:
+    """The columns of models are in this order."""
+    found = (
+        ObjectAttributes().configured({"factors": "shape=cube|sphere,material,shape=cube|sphere"}).space.factors
+    )
+    assert list(found.items()) == [("material", ("rubber", "metal")), ("shape", ("cube", "sphere"))]
+
+
+def test_factors_are_names() -> None:
+    assert parse_factors(5) == {"5": ("no", "yes")}
+    for parser in (Attributes(), ObjectAttributes(), ObjectConcepts()):
+        with pytest.raises(UsageError, match="factors must be names with commas between them, not"):
+            parser.configured({"factors": [None]})
 
 
 def test_an_unknown_factor_names_those_there_are() -> None:

@@ -18,7 +18,7 @@ from igm_cli.errors import InputError, MissingError, UsageError
 from igm_cli.plugins.base import DatasetAdapter, Frame
 from igm_cli.plugins.objects.adapter import Objects
 from igm_cli.plugins.objects.annotations import outlined
-from igm_cli.plugins.objects.yolo import to_object, yaml_names
+from igm_cli.plugins.objects.yolo import to_object
 from igm_cli.plugins.positions import Positions
 
 ADAPTER: DatasetAdapter = Objects()
@@ -271,11 +271,28 @@ def test_keypoints_of_yolo() -> None:
         "names:\n- red\n- white cell\nnc: 2",
         'names:\n  0: red\n  1: "white cell"  # leukocytes\n',
         "names: ['red',\n  'white cell']\ntrain: x\n",
+        "names: # of classes\n- no\n- patient's cell\n",
+        "names:\n- men's shoe\n- women's shoe\n- 007",
     ],
 )
-def test_names_in_yaml(text: str) -> None:
-    assert yaml_names(f"nc: 2\n{text}") == {0: "red", 1: "white cell"}
-    assert yaml_names("path: x\nnc: 2\n") == {}
+def test_names_in_yaml(root: Path, text: str) -> None:
+    write(root / "data.yaml", f"nc: 2\n{text}")
+    write(root / "a.yaml", "path: x\nnc: 2\nnames: nowhere\n")
+    write(root / "labels/a.txt", "0 0.5 0.5 0.1 0.1\n1 0.4 0.5 0.1 0.1\n")
+    labels = [each["label"] for each in read(root, **OPEN)[0]["images/a.png"]]
+    wanted = {"men": ["men's shoe", "women's shoe"], "no\n": ["no", "patient's cell"]}
+    assert labels == next((names for start, names in wanted.items() if start in text), ["red", "white cell"])
+
+
+@pytest.mark.parametrize("text", ["names: [red, 'white]", "names: [[red]]", "names: {0: {}}"])
+def test_names_that_cannot_be_read_are_told(root: Path, text: str) -> None:
+    write(root / "data.yaml", text)
+    write(root / "labels/a.txt", "0 0.5 0.5 0.1 0.1\n")
+    found, notes = read(root, **OPEN)
+    assert found["images/a.png"][0]["label"] == "0"
+    assert notes[0].startswith(
+        "data.yaml: cannot be read, its names of classes are left out; correct or remove it"
+    )
 
 
 def test_attributes_of_a_table(root: Path) -> None:
@@ -483,6 +500,34 @@ def test_an_image_of_another_size_than_annotated(root: Path) -> None:
     assert found["images/a.png"][0]["pixel_coords"] == [40, 30] and found["images/a.png"][0]["box"] == [40, 20]
     assert "images/b.png" not in found
     assert "images/a.png: it is annotated as 80×40 and has 160×80 pixels: its annotations are scaled" in notes
+
+
+def test_a_size_that_the_user_states_is_of_annotations_without_one(root: Path) -> None:
+    data = coco_of(BOXES)
+    for key in ("width", "height"):
+        del data["images"][1][key]
+    write(root / "x.json", data)
+    found, _ = read(root, annotated=f"{WIDTH // 2}x{HEIGHT // 2}", **OPEN)
+    assert found["images/a.png"][0]["pixel_coords"] == [20, 15]
+    assert found["images/b.png"][0]["pixel_coords"] == [8, 8]
+
+
+def test_files_of_coco_that_place_no_object_take_none_with_them(root: Path) -> None:
+    data = coco_of(BOXES)
+    write(root / "annotations/instances.json", data)
+    data["annotations"] = [{"image_id": n, "id": n, "caption": "red cells"} for n in range(3)]
+    write(root / "annotations/captions.json", data)
+    found, notes = read(root, **OPEN)
+    assert [len(objects) for objects in found.values()] == [2, 1, 3]
+    assert "annotations/captions.json: it says of no object where it is, and is left out" in notes
+
+
+@pytest.mark.parametrize("writer", [coco, labelme])
+def test_spaces_around_a_label_are_no_part_of_it(root: Path, writer: Callable[[Path], None]) -> None:
+    writer(root)
+    for path in root.rglob("*.json"):
+        path.write_text(path.read_text().replace('"red"', '" red "'))
+    assert read(root, labels="red", **OPEN)[0]["images/a.png"][0]["label"] == "red"
 
 
 def test_images_turned_by_exif(tmp_path: Path) -> None:

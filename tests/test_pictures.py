@@ -290,6 +290,12 @@ def test_tables_that_igm_wrote_hold_no_labels(tmp_path: Path) -> None:
     assert read(tmp_path) == {"a.jpg": ["cat"], "b.jpg": ["fox"]}
 
 
+def test_tables_in_hidden_folders_are_not_read(tmp_path: Path) -> None:
+    touch(tmp_path, "cat_1.png", "dog_2.png")
+    table(tmp_path / ".cache", "labels.csv", "file,label\nx.png,fox\n", "y.txt")
+    assert read(tmp_path) == {"cat_1.png": ["cat"], "dog_2.png": ["dog"]}
+
+
 def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
     touch(tmp_path, "away/1.jpg", "data/dog/1.jpg")
     try:
@@ -309,7 +315,7 @@ def test_requests_that_cannot_be(tmp_path: Path) -> None:
         ADAPTER.load("train", label="cat")
     with pytest.raises(UsageError, match="no split 'dev'"):
         ADAPTER.load("dev")
-    for labels in ("", " , ", 3, ["cat", 3], "cat,+"):
+    for labels in ("", " , ", {"cat": 3}, ["cat", None], "cat,+"):
         with pytest.raises(UsageError, match="labels must be names with commas between them"):
             ADAPTER.load("train", data_root=tmp_path, labels=labels)
 

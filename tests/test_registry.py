@@ -71,7 +71,7 @@ def test_two_of_one_name(site: Path) -> None:
     assert listing.packages == ("first-pack", "second-pack")
 
 
-SUITE = "class Suite:\n    methods = splits = options = {}\n    concepts = default_splits = open = None\n"
+SUITE = "class Suite:\n    summary = ''\n    methods = splits = options = {}\n    concepts = default_splits = open = None\n"
 
 
 @pytest.fixture
@@ -223,3 +223,26 @@ def test_a_plugin_that_fails_in_use_is_named(site: Path) -> None:
         data.load("train")
     with pytest.raises(InputError, match="its own words"):
         data.load("val")
+
+
+def test_a_generator_of_a_plugin_fails_as_its_methods_do(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (site / "yields.py").write_text(
+        "class Data:\n"
+        "    name = licence = source = splits = image_size = concepts = load = None\n"
+        "    def render(self):\n"
+        "        print('noise')\n"
+        "        yield 1\n"
+        "        raise KeyError('rows')\n"
+    )
+    found = registry.load("datasets", "yields:Data", typed=True).render()
+    assert next(found) == 1 and capsys.readouterr().out == ""
+    with pytest.raises(PluginError, match=r"fails in render \(KeyError: 'rows', in line 6 of yields.py\)"):
+        next(found)
+
+
+def test_a_suite_without_a_summary_is_none(site: Path) -> None:
+    (site / "speechless.py").write_text(f"{SUITE.replace('summary', 'about')}    name = 'suite'\n")
+    with pytest.raises(PluginError, match="is not a benchmark: it has no summary"):
+        registry.load("benchmarks", "speechless:Suite", typed=True)

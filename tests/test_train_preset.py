@@ -99,6 +99,15 @@ def test_options_of_rendered_images_leave_given_ones_alone(tmp_path: Path) -> No
     assert data_parts(given, tmp_path, None, own)[0].options["size"] == 500  # the dataset refuses it
 
 
+def test_options_of_folders_leave_rendered_images_alone(tmp_path: Path) -> None:
+    tables = [{"data_root": "given"}, {"data_root": "builtin"}]
+    preset, folders = Recipe("p", {"data": tables}, {"data.variant": "pbg"}).preset(), frozenset({"variant"})
+    parts = data_parts(preset, tmp_path, None, of_folders=folders, builtin=True)
+    assert [part.options for part in parts] == [{"variant": "pbg"}, {}]
+    (made,) = data_parts(preset, None, None, of_folders=folders)
+    assert made.options == {"variant": "pbg"}  # the dataset refuses it
+
+
 def test_parts_without_given_images_are_made(tmp_path: Path) -> None:
     tables = [{"data_root": "given", "split": "a", "limit": 9}, {"split": "b", "seed": 3, "limit": 5}]
     preset = Recipe("p", {"data": tables}, {}).preset()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ from igm_cli.benchmarks.suite import Bench, Method, Request, Row
 from igm_cli.benchmarks.timing import machine, synchronize
 from igm_cli.bundled import name_of
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint, model_fingerprint
-from igm_cli.core.files import fingerprint_of, parse_toml
+from igm_cli.core.files import file_hash, fingerprint_of, parse_toml
 from igm_cli.core.types import Inversion, InversionSettings
 from igm_cli.errors import InputError, UsageError
 from igm_cli.folders import content_of
@@ -107,16 +106,17 @@ class DeclaredBench:
     def image_identity(self, dataset: str, **more: Any) -> dict[str, Any]:
         """Returns the identity of a suite of images: everything that determines its rows.
 
-        Only the last part of a path counts, so that a folder may move.  The ``version`` of a dataset adapter that draws
+        Folders among the options count by their content, so that they may move, but not change.  The ``version`` of a dataset adapter that draws
         or renders its images counts too, so that records of different pictures are not mixed up.
         """
-        told = {key: str(value) for key, value in self.options.items() if key not in self.free}
         return {
             "data_root": self.folder_identity,
             "seed": self.request.seed,
             "scenes": int(getattr(registry.dataset(dataset), "version", 0)),
-            "options": {key: Path(text).name if os.sep in text else text for key, text in told.items()},
-            **self.request.scale,
+            "options": {
+                key: option_identity(value) for key, value in self.options.items() if key not in self.free
+            },
+            **self.request.range_option,
             **more,
         }
 
@@ -137,6 +137,17 @@ class DeclaredBench:
         """The last part of the data root, and a fingerprint of its files: a folder may move, but not change."""
         root = self.request.data_root
         return f"{root.absolute().name}-{content_of(root)}" if root else None
+
+
+def option_identity(value: Any) -> str:
+    """Returns the value of an option as identities hold it: a file by its name, a folder by its name and content."""
+    path = Path(text := str(value))
+    if not path.is_dir():
+        return path.name if path.exists() else text
+    weights = file_hash(
+        *sorted(path.glob("*.safetensors"))
+    )  # of large files, the folder's content is the beginning
+    return f"{path.absolute().name}-{content_of(path)}-{weights[:8]}"
 
 
 class MachineBench(DeclaredBench):
@@ -211,7 +222,9 @@ class CheckpointBench(DeclaredBench):
 
     def folder_of(self, baseline: Baseline, data: TrainingData, another: int, budget: Budget) -> Path:
         """Returns the cache folder of a trained baseline; the arguments are those of :meth:`fitted`."""
-        identity = [baseline.describe(), data.about, vars(budget), self.request.seed + another]
+        version = int(getattr(registry.dataset(self.dataset), "version", 0))
+        seen = {"image_size": list(self.image_size), "version": version, **self.request.range_option}
+        identity = [baseline.describe(), data.about, vars(budget), self.request.seed + another, seen]
         return self.request.cache / f"{baseline.name}-{fingerprint_of(identity, 12)}"
 
 

@@ -94,10 +94,7 @@ def score_column(head: str, cell: str, published: Mapping[str, str]) -> Column:
 def score_table(
     bench: DeclaredBench, split: str, about: str, scores: Sequence[Scores], failed: Sequence[str]
 ) -> Table:
-    """Returns the scores of every label on one split in declared columns; the row of a failed method says so.
-
-    Its third column, after the label and the first declared one, holds the published figure.
-    """
+    """Returns the scores of every label on one split in declared columns; the row of a failed method says so."""
     words, columns, published = bench.suite.words, bench.columns(split, scores), bench.published(split)
     labelled: list[Column] = [("method", lambda s: str(s.label))]
     labelled += [score_column(head, cell, published) for head, cell in columns.items()]

@@ -49,13 +49,13 @@ class Request:
     note: Note = lambda text: None  # receives problems in data_root and assumptions about it
 
     @property
-    def scale(self) -> dict[str, Any]:
+    def range_option(self) -> dict[str, Any]:
         """The values of black and white as an argument of adapters and a part of identities, if they are given."""
         return {} if self.pixel_range is None else {"range": self.pixel_range}
 
     def reading(self, adapter: DatasetAdapter) -> dict[str, Any]:
         """Returns the arguments for reading a dataset from the data root."""
-        return noted(adapter, self.note) | self.scale
+        return noted(adapter, self.note) | self.range_option
 
 
 @dataclass(frozen=True)

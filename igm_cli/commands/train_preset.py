@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     )
     from igm_cli.plugins.crops import Crops
 
-RANGE = "range"  # an option only for images in a folder
-
 
 @validated("option of [[data]]")
 class DataPart:
@@ -283,6 +281,7 @@ def data_parts(
     limit: int | None,
     own: frozenset[str] = frozenset(),
     *,
+    of_folders: frozenset[str] = frozenset(),
     builtin: bool = False,
 ) -> list[DataPart]:
     """Returns the parts of a preset's data that apply, fully specified.
@@ -290,7 +289,7 @@ def data_parts(
     Without ``--data-root``, parts of ``data_root = "given"`` are left out; if none is left, the dataset makes the
     images of the first one.  With it, images made by the dataset are left out unless ``builtin`` asks for them.
     ``own`` are options that only images made by the dataset take; given images beside these
-    ignore them.
+    ignore them.  Likewise, ``of_folders`` are options that only given images take.
     """
     tables, seed = [DataPart(**table) for table in preset.data], preset.config().seed
     left_out = "given" if data_root is None else None if builtin else "builtin"
@@ -302,7 +301,7 @@ def data_parts(
     built = [data_root is None or table.data_root == "builtin" for table in tables]
     # If no part can take them, the dataset refuses its own options.
     skipped = own if any(built) else frozenset[str]()
-    real = {RANGE} if not all(built) else set[str]()
+    real = of_folders if not all(built) else frozenset[str]()
     return [
         replace(
             table,

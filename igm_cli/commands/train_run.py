@@ -33,6 +33,7 @@ from igm_cli.model import open_checkpoint
 from igm_cli.open_model import process_device
 from igm_cli.output import Output, process_rank, span
 from igm_cli.plugins import registry
+from igm_cli.plugins.adapters import RANGE
 from igm_cli.plugins.base import ConceptParser, DatasetAdapter, validation_split
 
 
@@ -65,7 +66,9 @@ class Training:
             torch.cuda.set_device(self.device)  # accelerate uses the current one
         self.note = cache(sink.note)  # once each, as parts and splits of the data may share a folder
         own = frozenset(getattr(adapter, "rendered_options", ()))
-        parts = data_parts(recipe.preset(), place.data_root, place.limit, own, builtin=place.builtin)
+        real = frozenset({RANGE, *getattr(adapter, "folder_options", ())})
+        given = recipe.preset(), place.data_root, place.limit
+        parts = data_parts(*given, own, of_folders=real, builtin=place.builtin)
         self.data = TrainingData(adapter, parts, place.data_root, self.note)
         self.recipe = self.data.advised(recipe, parser, sink, count=place.dry_run)
         self.preset = self.recipe.preset()

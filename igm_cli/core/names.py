@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from igm_cli.errors import IgmError, InputError, close_names
+from igm_cli.errors import IgmError, InputError, UsageError, close_names
 
 
 def plain(label: str) -> str:
@@ -18,6 +18,18 @@ def meant(word: str, known: Collection[str]) -> str:
     """Returns the known name that a word means, regardless of case; the word itself if it means none of them, or several."""
     same = [word] if word in known else [name for name in known if plain(name) == plain(word)]
     return same[0] if len(same) == 1 else word
+
+
+def names_option(option: str, value: Any) -> tuple[str, ...]:
+    """Returns the names of an option, a text with commas between them or a list, each once; none if it is not given."""
+    if value is None:
+        return ()
+    parts = value if isinstance(value, list | tuple) else [value]
+    parts = value.split(",") if isinstance(value, str) else parts
+    names = tuple(dict.fromkeys(str(part).strip() for part in parts if str(part).strip()))
+    if not names or not all(isinstance(part, str | int | float) for part in parts):
+        raise UsageError(f"{option} must be names with commas between them, not {value!r}")
+    return names
 
 
 class Classes:

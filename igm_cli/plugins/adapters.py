@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from igm_cli.core.names import names_option as names_option
 from igm_cli.errors import InputError, MissingError, UsageError, cause, near_names, need
 from igm_cli.pixels import Scaling, check_range
 from igm_cli.plugins.base import Note, Progress

@@ -138,4 +138,5 @@ _METHODS = {
     ("datasets", "load"): _is_dataset, ("concepts", "parse"): _is_rows, ("concepts", "encode"): _is_rows,
     ("concepts", "ask"): _is_asked, ("concepts", "mirror"): _is_alike, ("concepts", "decode"): _is_items,
     ("concepts", "score"): _is_scores, ("concepts", "right"): _is_right, ("concepts", "draw"): _is_picture, ("concepts", "draw_labels"): _is_picture,
+    ("concepts", "turn"): _is_alike, ("concepts", "draw_map"): _is_picture,
 }  # fmt: skip

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.concepts import Categorical
-from igm_cli.core.names import meant
+from igm_cli.core.names import meant, names_option
 from igm_cli.errors import InputError, UnknownConceptError, UsageError, near_names
 
 if TYPE_CHECKING:
@@ -147,9 +147,8 @@ def parse_factors(text: Any) -> dict[str, tuple[str, ...]]:
     """Returns factors and their values from ``Black_Hair,hair=black|blond|grey`` or from a table by name."""
     if isinstance(text, Mapping):
         return {str(name): _different(str(name), tuple(map(str, values))) for name, values in text.items()}
-    parts = text.split(",") if isinstance(text, str) else [str(part) for part in text]
     factors: dict[str, tuple[str, ...]] = {}
-    for part in parts:
+    for part in names_option("factors", text):
         name, given, listed = (piece.strip() for piece in part.partition("="))
         values = tuple(value.strip() for value in listed.split("|") if value.strip()) if given else NO_YES
         if not name or name in factors:

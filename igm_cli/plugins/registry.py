@@ -31,7 +31,7 @@ _NOUNS = {"datasets": "dataset", "concepts": "concept parser", "benchmarks": "be
 _NEEDS = {
     "datasets": ("name", "licence", "source", "splits", "image_size", "concepts", "load"),
     "concepts": ("name", "space", "parse", "encode", "decode", "mirror", "score", "draw"),
-    "benchmarks": ("name", "methods", "splits", "options", "concepts", "default_splits", "open"),
+    "benchmarks": ("name", "summary", "methods", "splits", "options", "concepts", "default_splits", "open"),
 }
 _OF_LOAD = ("data_root", "limit", "seed", "progress", "note")
 """What ``load`` of every dataset takes besides the dataset's own options."""
@@ -197,9 +197,18 @@ class _Guarded:
             with self._contained(name):
                 answer = value(*arguments, **options)
             self._look_at(name, arguments, answer)
-            return answer
+            return self._each(name, answer) if inspect.isgenerator(answer) else answer
 
         return call
+
+    def _each(self, name: str, answers: Iterator[Any]) -> Iterator[Any]:
+        """Yields what a generator of the plugin does, whose code runs only now."""
+        while True:
+            with self._contained(name):
+                answer = next(answers, answers)
+            if answer is answers:
+                return
+            yield answer
 
     @contextlib.contextmanager
     def _contained(self, name: str) -> Iterator[None]:

@@ -64,6 +64,8 @@ class AttributeBench(frame.CheckpointBench):
             raise UsageError(f"--set contrast takes a number of at least 0, not {contrast!r}")
         self.contrast = float(contrast)
         self.faces = self.whole_number("faces", 0, least=2) if "faces" in self.options else None
+        if self.faces and request.data_root:
+            raise UsageError("--set faces is about drawn faces; leave it out, or leave out --data-root")
         self.scenes: dict[str, frame.AnnotatedImages] = {}
         for name in request.splits:
             if name != FACTORS:
@@ -76,7 +78,7 @@ class AttributeBench(frame.CheckpointBench):
     def data(self) -> TrainingData:
         """Training and validation images of the training domain."""
         root, request = self.request.data_root, self.request
-        drawn = {"size": self.faces} if self.faces and root is None else {}
+        drawn = {"size": self.faces} if self.faces else {}
         adapter = registry.dataset(self.dataset)
         drawn |= request.reading(adapter)
         seed, validation = 0, 400  # the seed of the drawn faces that ``igm train celeba`` learns from

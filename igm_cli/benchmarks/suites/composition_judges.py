@@ -80,7 +80,11 @@ def training_images(
         first, second = (DatasetSamples(d, parser, image_size, progress) for d in kept)
         return first, second
 
-    return TrainingData({"rendered": rendered, "seed": seed, "trained_on": count}, parts)
+    return TrainingData(
+        {"rendered": rendered, "seed": seed, "trained_on": count, "dataset": dataset, "size": list(image_size),
+         "version": int(getattr(registry.dataset(dataset), "version", 0)), "concepts": parser.space.to_dict()},
+        parts,
+    )  # fmt: skip
 
 
 class Judged(NamedTuple):

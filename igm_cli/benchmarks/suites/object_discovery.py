@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -98,9 +97,11 @@ class DiscoveryBench(frame.CheckpointBench):
     def of_folder(self, **how: Any) -> Any:
         """Returns the training images of the data folder; None without one, or if it has only test images."""
         root, adapter = self.request.data_root, registry.dataset(self.dataset)
-        with contextlib.suppress(InputError):
+        try:
             return root and adapter.load("train", data_root=root, **how, **self.request.reading(adapter))
-        return None
+        except InputError as error:
+            self.request.note(f"no images for training are read: {error}")
+            return None
 
     @cached_property
     def world(self) -> object_values.WorldPlaces | None:

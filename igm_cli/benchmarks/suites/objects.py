@@ -108,9 +108,9 @@ class ObjectsBench(frame.CheckpointBench):
                 raise UsageError(f"--set radius takes a number of pixels above 0, not {given!r}")
             return float(given)
         radius = typical_radius(self.photographs)
-        if math.isnan(radius):
-            raise InputError("no training photograph holds two objects, whose distance would say how near is right; "
-                             "use --set radius=PIXELS")  # fmt: skip
+        if not radius > 0:
+            raise InputError("no training photograph holds two objects, or most share their place, so no distance says how near is "
+                             "right; use --set radius=PIXELS")  # fmt: skip
         return radius
 
     @cached_property
@@ -154,10 +154,8 @@ class ObjectsBench(frame.CheckpointBench):
             "folder": self.folder_identity,
             "options": given,
             "crops": asdict(self.crops),
-            "image_size": list(self.image_size),
             "held_out": [HELD_OUT, HELD_CROPS],
             "inside": inside,
-            **self.request.scale,
         }
 
         def parts() -> tuple[Samples, Samples]:

@@ -12,7 +12,8 @@ from torch import Tensor
 from igm_cli.benchmarks.frame import AnnotatedImage, AnnotatedImages, declared, folder_of
 from igm_cli.benchmarks.suite import Request
 from igm_cli.core.files import home_expanded
-from igm_cli.errors import InputError, UsageError
+from igm_cli.core.names import names_option
+from igm_cli.errors import InputError
 from igm_cli.plugins import registry
 from igm_cli.plugins.base import ConceptParser
 
@@ -68,13 +69,13 @@ def load_split(name: str, request: Request, image_size: tuple[int, int]) -> Labe
     kind, _, style = name.rpartition("-")
     task, look = TASKS[kind], LOOKS[style]
     root = folder_of(request, name, "of pictograms STYLE/ANIMAL/*.png") if look["folder"] else None
-    animals = TRIO if task["trio"] else _names(request.options, "animals", ANIMALS)
-    styles = _names(request.options, style, look["styles"].split(","))
+    animals = TRIO if task["trio"] else names_option("animals", request.options.get("animals", ANIMALS))
+    styles = names_option(style, request.options.get(style, look["styles"]))
     scenes = {"styles": ",".join(styles), "animals": ",".join(animals), "count": task["number"]}
     size, seed, progress = request.limit or IMAGES, request.seed, request.progress
     adapter = registry.dataset(DATASET)
     data = adapter.load("test", data_root=root, size=size, seed=seed, progress=progress, **scenes)
-    others = () if task["trio"] or "others" not in request.options else _names(request.options, "others", ())
+    others = () if task["trio"] else names_option("others", request.options.get("others"))
     labels = tuple(dict.fromkeys((*animals, *others)))
     return LabelledSplit(labels, AnnotatedImages(data, _parser(labels), image_size), task.get("k"))
 
@@ -96,15 +97,6 @@ def _own(request: Request, image_size: tuple[int, int]) -> LabelledSplit:
     if len(labels) < 2:
         raise InputError(f"all pictures of {root.name} have the same label; add others, or --set labels=A,B,C")
     return LabelledSplit(labels, AnnotatedImages(data, _parser(labels), image_size), None, given=True)
-
-
-def _names(options: Mapping[str, Any], name: str, default: Sequence[str]) -> tuple[str, ...]:
-    """Returns comma-separated names from the options; raises UsageError if there are none."""
-    parts = str(options[name]).split(",") if name in options else default
-    names = tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
-    if not names:
-        raise UsageError(f"--set {name} takes names with commas between them")
-    return names
 
 
 def _parser(labels: Sequence[str]) -> ConceptParser:

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from igm_cli.core.names import names_option
 from igm_cli.errors import InputError, UsageError
+from igm_cli.folders import content_of
 from igm_cli.plugins.adapters import Adapter, Dataset, Generator, SplitRequest, choice, generated, number_range
 from igm_cli.plugins.animals.pictograms import Drawings, Pictograms
 from igm_cli.plugins.animals.scenes import MAX_ANIMALS, NOTHING, compose_scene
@@ -52,14 +54,16 @@ class Animals(Adapter):
 
     def _scenes(self, request: SplitRequest, root: Path | None) -> Dataset:
         options = request.options
-        styles, without = _names(options.get("styles", "")), _names(options.get("without", ""))
+        given = {name: names_option(name, options.get(name)) for name in ("styles", "without", "animals")}
+        styles, without = given["styles"], given["without"]
         source = _source(root, styles, without)
-        animals = _names(options.get("animals", "")) or source.animals
+        animals = given["animals"] or source.animals
         for animal in animals:
             choice("animal", animal, source.animals)
         least, most = _count(options.get("count"), len(animals))
         kwargs = {
             "root": None if root is None else str(root.resolve()),
+            "content": "" if root is None else content_of(root),
             "styles": styles,  # tuples: `datasets` would make shards of lists
             "without": without,
             "animals": animals,
@@ -82,6 +86,7 @@ class _Scenes(Generator):
     def __call__(
         self,
         root: str | None,
+        content: str,
         styles: tuple[str, ...],
         without: tuple[str, ...],
         animals: tuple[str, ...],
@@ -99,12 +104,6 @@ class _Scenes(Generator):
             scene = compose_scene(labels, source.draw, rng, size=SIDE, jitter=jitter)
             self.report("composing scenes", index, count)
             yield {"image": scene, "file": f"scene_{index:06d}.png", "labels": labels or [NOTHING]}
-
-
-def _names(text: Any) -> tuple[str, ...]:
-    """Returns the names in a comma-separated text, or in a list."""
-    parts = text.split(",") if isinstance(text, str) else text
-    return tuple(str(part).strip() for part in parts if str(part).strip())
 
 
 def _count(text: Any, animals: int) -> tuple[int, int]:

@@ -38,6 +38,7 @@ class Clevr(Adapter):
         "objects": "least and most objects in an image, e.g. 3-5",
         "annotated": HELP,
     }  # options of real data
+    folder_options = frozenset(("annotated",))
     look: Mapping[str, str] = {}  # options of rendered scenes that are not the renderer's own defaults
 
     @property
@@ -47,7 +48,10 @@ class Clevr(Adapter):
             rendered = registry.dataset(RENDERER).options
         except PluginError:  # real data stay usable
             rendered = {}
-        return {**self.given, **{name: text for name, text in rendered.items() if name not in self.given}}
+        return {
+            **self.given,
+            **{name: f"{text} (rendered only)" for name, text in rendered.items() if name not in self.given},
+        }
 
     @property
     def rendered_options(self) -> frozenset[str]:  # type: ignore[override]
@@ -76,8 +80,9 @@ class Clevr(Adapter):
 
     def make(self, request: SplitRequest) -> Dataset:
         """Returns rendered scenes."""
-        r, options = request, self._rendered(request.options)
-        return self.renderer().load(r.split, limit=r.limit, seed=r.seed, progress=r.progress, **options)
+        r = request
+        how: dict[str, Any] = {"limit": r.limit, "seed": r.seed, "progress": r.progress}
+        return self.renderer().load(r.split, **how, **{**self.look, **r.options})
 
     def render(
         self,
@@ -91,12 +96,8 @@ class Clevr(Adapter):
     ) -> RenderedBatches:
         """Returns what :meth:`make` returns, rendered on a device."""
         self.check(split, None, options)
-        how: dict[str, Any] = {"limit": limit, "seed": seed, "progress": progress, **self._rendered(options)}
+        how: dict[str, Any] = {"limit": limit, "seed": seed, "progress": progress, **self.look, **options}
         return self.renderer().render(split, device=device, **how)
-
-    def _rendered(self, options: Options) -> dict[str, Any]:
-        """Returns the options of the renderer."""
-        return {**self.look, **{name: value for name, value in options.items() if name != "annotated"}}
 
     def read(self, root: Path, request: SplitRequest) -> Dataset:
         """Returns scenes of the real CLEVR."""

@@ -21,7 +21,7 @@ _TYPES = (("image_filename", str, "text"), ("image_index", int, "whole number"),
 def from_folder(root: Path, request: SplitRequest) -> Dataset:
     """Returns a split of CLEVR as it is published."""
     split, options = request.split, request.options
-    counts, annotated = number_range("objects", options.get("objects")), parse_size(options.get("annotated"))
+    counts = number_range("objects", options.get("objects"))
     scenes = _read_scenes(_scenes_file(root, split))
     images = root / "images" / split
     if not images.is_dir():
@@ -37,7 +37,7 @@ def from_folder(root: Path, request: SplitRequest) -> Dataset:
         "file": [s["image_filename"] for s in scenes],
         "objects": [_objects(s) for s in scenes],
     }
-    _fit(root, columns, annotated)
+    fit(root, columns, parse_size(options.get("annotated")))
     return image_dataset(columns)
 
 
@@ -45,7 +45,7 @@ LOOKED_AT = 200
 """Number of images whose size is compared with the positions of their objects."""
 
 
-def _fit(root: Path, columns: Mapping[str, list[Any]], annotated: tuple[int, int] | None) -> None:
+def fit(root: Path, columns: Mapping[str, list[Any]], annotated: tuple[int, int] | None) -> None:
     """Scales objects from a stated size to their images; without one, refuses objects of other images."""
     scenes = list(zip(columns["image"], columns["objects"], strict=True))
     if annotated:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from igm_cli.core.names import names_option
 from igm_cli.errors import InputError
 from igm_cli.plugins.attributes import Attributes, parse_factors
 
@@ -41,15 +42,13 @@ class ObjectAttributes(Attributes):
 
     def configured(self, options: Mapping[str, Any]) -> ObjectAttributes:
         """Returns a parser of fewer factors, or of fewer or other values."""
-        if "factors" not in options:
-            return ObjectAttributes()
-        text = options["factors"]
-        names = text.split(",") if isinstance(text, str) else [str(part) for part in text]
-        given = parse_factors([name for name in names if "=" in name]) if any("=" in n for n in names) else {}
-        plain = [name.strip() for name in names if "=" not in name]
-        if unknown := [name for name in plain if name not in VALUES]:
-            raise InputError(f"objects have no factor {unknown[0]!r}; choose from {', '.join(VALUES)}")
-        return ObjectAttributes({name: VALUES[name] for name in plain} | given)
+        factors = options.get("factors", VALUES)
+        if not isinstance(factors, Mapping):
+            names = sorted(names_option("factors", factors), key=lambda name: "=" in name)
+            if unknown := [name for name in names if "=" not in name and name not in VALUES]:
+                raise InputError(f"objects have no factor {unknown[0]!r}; choose from {', '.join(VALUES)}")
+            factors = [name if "=" in name else f"{name}={'|'.join(VALUES[name])}" for name in names]
+        return ObjectAttributes(parse_factors(factors))
 
     def parse(self, example: Mapping[str, Any], frame: Frame) -> Tensor:
         """Returns the values of the only object as one-hot rows ``[F,D]``."""

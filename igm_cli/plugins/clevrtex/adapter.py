@@ -21,7 +21,7 @@ class ClevrTex(Clevr):
     given = Clevr.given | {  # type: ignore[operator]
         "variant": "full, pbg, vbg, grassbg, camo or outd, where the folder holds several (real data only)"
     }
-    folder_options = frozenset(("variant",))
+    folder_options = frozenset(("annotated", "variant"))
     # Ground and objects each have any texture, in any colour and, as in CLEVRTex, in three sizes.
     look: Mapping[str, str] = {"texture": "all", "colors": "all", "sizes": "small,medium,large"}
 

@@ -16,7 +16,8 @@ from typing import Any
 from igm_cli.errors import InputError, UsageError
 from igm_cli.folders import walk
 from igm_cli.plugins.adapters import Dataset, SplitRequest, image_dataset, number_range
-from igm_cli.plugins.clevr.folder import plain_object
+from igm_cli.plugins.clevr.folder import fit, plain_object
+from igm_cli.plugins.sizes import parse_size
 
 FRACTIONS = {"test": (0.0, 0.1), "val": (0.1, 0.2), "train": (0.2, 1.0)}
 TEST_ONLY = "outd"  # the variant without splits: all of it is for testing
@@ -71,6 +72,7 @@ def from_folder(root: Path, request: SplitRequest) -> Dataset:
             break
     if not columns["image"]:
         raise InputError(f"{found.folder} holds no {request.split} scene with so many objects; widen objects")
+    fit(root, columns, parse_size(request.options.get("annotated")))
     return image_dataset(columns)
 
 

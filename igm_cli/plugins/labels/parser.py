@@ -59,6 +59,10 @@ class Labels:
 
     def parse(self, example: Mapping[str, Any], frame: Frame) -> Tensor:
         """Returns a row of ``[K,M]`` for every different label of an example."""
+        if "labels" not in example:
+            raise InputError(
+                "concepts labels need a column 'labels' with a list of them; this dataset has none"
+            )
         return self.encode([{"label": label} for label in dict.fromkeys(example["labels"])], frame)
 
     def encode(self, items: Sequence[Mapping[str, Any]], frame: Frame) -> Tensor:

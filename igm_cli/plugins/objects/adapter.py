@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from igm_cli.core.names import names_option
 from igm_cli.errors import InputError, UsageError, near_names
 from igm_cli.plugins.adapters import Adapter, Dataset, Options, SplitRequest, image_dataset
 from igm_cli.plugins.base import Advice
@@ -59,7 +60,7 @@ class Objects(Adapter):
         splits = split_images(folder, annotations, not FORMATS[name].PER_IMAGE, share, findings)
         chosen = [image for image in folder.images if splits.get(image) == split]
         every = [each for found in annotations.values() for part in found for each in part.objects or ()]
-        kept, regions = (_labels(options.get(name), every) for name in ("labels", "ignore"))
+        kept, regions = (_labels(name, options.get(name), every) for name in ("labels", "ignore"))
         attributes = sorted({key for each in every for key in each.attributes})
         count = min(limit or len(chosen), len(chosen))
         rows: list[dict[str, Any]] = []
@@ -141,12 +142,9 @@ def _why(split: str, splits: Mapping[str, str], findings: Findings) -> str:
     return f"{amiss}; correct its annotations, or name another format with --set data.format=..."
 
 
-def _labels(value: Any, objects: Iterable[Object]) -> frozenset[str]:
-    """Returns the labels of an option, separated by commas or as a list; none if it is not given."""
-    if value is None:
-        return frozenset()
-    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
-    names, known = [str(part).strip() for part in parts], sorted({each.label for each in objects})
+def _labels(option: str, value: Any, objects: Iterable[Object]) -> frozenset[str]:
+    """Returns the labels of an option, which objects must have; none if it is not given."""
+    names, known = names_option(option, value), sorted({each.label for each in objects})
     if unknown := [name for name in names if name not in known]:
         raise UsageError(f"no object has the label {unknown[0]!r}; {near_names(unknown[0], known)}")
     return frozenset(names)

@@ -7,6 +7,7 @@ import random
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from igm_cli.errors import InputError, counted, some
@@ -119,13 +120,8 @@ def _side(
 ) -> tuple[int, float]:
     """Returns the largest crop side, a multiple of ``unit``, at which enough crops hold few objects, and their proportion."""
     sides = [side for side in SIDES if side % unit == 0] or [unit]
-    best = sides[0], 0.0
-    for side in sides:
-        share = _few(rows, side / scale, margin / scale, most)
-        if best[1] and share < ENOUGH:
-            break
-        best = side, share
-    return best
+    shares = ((side, _few(rows, side / scale, margin / scale, most)) for side in sides)
+    return [next(shares), *takewhile(lambda each: each[1] >= ENOUGH, shares)][-1]
 
 
 def _few(

@@ -40,9 +40,7 @@ def usable(
     every: list[Object] = []
     places: list[tuple[float, float]] = []
     for annotation in annotations:
-        scales = (
-            (size[0] / stated[0], size[1] / stated[1]) if stated and annotation.size != (1.0, 1.0) else None
-        )
+        scales = (size[0] / stated[0], size[1] / stated[1]) if stated and annotation.size is None else None
         scales = scales or _scales(annotation, size, image, findings)
         if scales is None:
             return None

@@ -24,6 +24,7 @@ from igm_cli.plugins.pictures.tables import text_of
 WHAT = "COCO (.json with images and annotations)"
 SUFFIXES = (".json",)
 PER_IMAGE = False
+_PLACES = ("bbox", "keypoints", "segmentation")
 
 
 def claims(ends: str) -> bool:
@@ -37,8 +38,11 @@ def read(folder: Folder, files: Sequence[str], findings: Findings) -> Iterator[A
         with findings.reading(folder.root / file, file, "its images are left out"):
             data = json.loads(text_of(folder.root / file))
             images = {row["id"]: (str(row["file_name"]), row) for row in data["images"]}
-            names = {row["id"]: str(row["name"]) for row in data.get("categories", ())}
+            names = {row["id"]: str(row["name"]).strip() for row in data.get("categories", ())}
             objects: dict[Any, list[Object] | None] = {home: [] for home in images}
+            if data["annotations"] and not any(row.get(key) for row in data["annotations"] for key in _PLACES):
+                findings.add("unreadable", file, "it says of no object where it is, and is left out")
+                continue
             for row in data["annotations"]:
                 home = row.get("image_id")
                 if home not in images:

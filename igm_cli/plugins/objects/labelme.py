@@ -42,7 +42,7 @@ def read(folder: Folder, files: Sequence[str], findings: Findings) -> Iterator[A
 
 def _object(kind: str, shape: Mapping[str, Any]) -> Object:
     points = [(number(x), number(y)) for x, y in shape["points"]]
-    label = str(shape.get("label") or "")
+    label = str(shape.get("label") or "").strip()
     if kind == "polygon":
         return outlined(points, label)
     (x, y), *others = points

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
-from igm_cli.errors import InputError
 from igm_cli.plugins.objects.annotations import (
     Annotation,
     Findings,
@@ -24,10 +23,6 @@ from igm_cli.plugins.pictures.tables import text_of
 WHAT = "YOLO (.txt for each image, with lines of a class and numbers in 0..1)"
 SUFFIXES = (".txt",)
 PER_IMAGE = True
-_NAMES = re.compile(r"^names\s*:(.*(?:\n(?:[ \t\-\]}].*|[ \t]*))*)", re.MULTILINE)
-_ENTRY = re.compile(r"""(?:[^,\n'"]|'[^']*'|"[^"]*")+""")
-_NAME = re.compile(r"""\s*(?:-\s|(\d+)\s*:)?\s*(.*?)\s*""", re.DOTALL)
-_KEYPOINTS = re.compile(r"^kpt_shape\s*:\s*\[\s*(\d+)\s*,\s*([23])\s*\]", re.MULTILINE)
 
 
 def claims(ends: str) -> bool:
@@ -106,23 +101,21 @@ class Classes:
 
     @classmethod
     def of(cls, folder: Folder, findings: Findings) -> Classes:
-        """Reads the first of these files in a folder that names classes; other parts of YAML are ignored."""
+        """Reads the first of these files in a folder that names classes."""
         for file in sorted(folder.others, key=lambda file: (file.count("/"), file)):
             path = PurePosixPath(file)
             listed = path.name.lower() == "classes.txt" or path.suffix.lower() == ".names"
             if not listed and path.suffix.lower() not in (".yaml", ".yml"):
                 continue
-            try:
+            with findings.reading(folder.root / file, file, "its names of classes are left out"):
                 text = text_of(folder.root / file)
-            except InputError as error:
-                findings.add("unreadable", file, str(error).removeprefix(f"{folder.root / file} "))
-                continue
-            shape = _KEYPOINTS.search(text)
-            names = text.splitlines() if listed else yaml_names(text)
-            if names:
-                numbered = names if isinstance(names, dict) else dict(enumerate(map(str.strip, names)))
-                points = (int(shape[1]), int(shape[2])) if shape else None
-                return cls({str(k): v for k, v in numbered.items() if v}, findings, points)
+                table = {"names": text.splitlines()} if listed else _yaml(text)
+                names = table.get("names")
+                if names and isinstance(names, list | dict):
+                    rows = names.items() if isinstance(names, dict) else enumerate(names)
+                    count, *each = table.get("kpt_shape") or [0]
+                    points = (int(count), int(each[0])) if each in (["2"], ["3"]) else None
+                    return cls({str(k): v.strip() for k, v in rows if v.strip()}, findings, points)
         return cls({}, findings)
 
     def label(self, written: str, file: str) -> str:
@@ -138,11 +131,12 @@ class Classes:
         return key
 
 
-def yaml_names(text: str) -> dict[int, str]:
-    """Returns ``names`` of a ``data.yaml``, a list or a table, on one line or several."""
-    found = _NAMES.search(re.sub(r"(?:^|\s)#.*", "", text))
-    entries = (
-        [entry for entry in _ENTRY.findall(found[1].strip().strip("[]{}")) if entry.strip()] if found else []
-    )
-    names = [match.groups() for match in map(_NAME.fullmatch, entries) if match]
-    return {int(key or row): name.strip("'\"") for row, (key, name) in enumerate(names)}
+def _yaml(text: str) -> dict[str, Any]:
+    """Returns a table in YAML, with every name and number as text, so that a class may be called no."""
+    import yaml  # type: ignore[import-untyped]
+
+    try:
+        found = yaml.load(text, yaml.BaseLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())[:200]) from error
+    return found if isinstance(found, dict) else {}

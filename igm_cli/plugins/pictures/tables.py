@@ -12,12 +12,13 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
 from igm_cli.core.files import MARK
 from igm_cli.core.names import plain
 from igm_cli.errors import InputError, cause, counted
+from igm_cli.folders import walk
 from igm_cli.plugins.pictures.files import ImageFiles
 from igm_cli.plugins.pictures.words import Vocabulary
 
@@ -83,9 +84,9 @@ def tables_below(folder: Path, layout: str) -> list[Path]:
     """Returns the tables with the usual names in the subfolders of a folder, at any depth."""
     if layout not in ("auto", *NAMES):
         return []
-    kinds = NAMES if layout == "auto" else (layout,)
-    every = (path for kind in kinds for name in NAMES[kind] for path in folder.rglob(name))
-    return sorted(path for path in every if path.is_file() and path.parent != folder)
+    names = {name for kind in (NAMES if layout == "auto" else (layout,)) for name in NAMES[kind]}
+    files = walk(folder, [Path(name).suffix for name in names]).files
+    return sorted(folder / file for file in files if "/" in file and PurePosixPath(file).name in names)
 
 
 def _of_igm(path: Path) -> bool:

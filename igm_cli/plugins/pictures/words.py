@@ -10,7 +10,7 @@ from functools import cached_property
 from itertools import groupby
 from typing import Any
 
-from igm_cli.core.names import plain
+from igm_cli.core.names import names_option, plain
 from igm_cli.errors import InputError, UsageError
 
 _FILLERS = frozenset((
@@ -32,13 +32,8 @@ class Vocabulary:
     @classmethod
     def of(cls, value: Any) -> Vocabulary:
         """Reads the option ``labels``: names separated by commas, a list of names, or None for all."""
-        names = value.split(",") if isinstance(value, str) else value
-        if names is None:
-            return cls()
-        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-            raise UsageError(f"labels must be names with commas between them, not {value!r}")
-        known = tuple(dict.fromkeys(filter(None, map(plain, names))))
-        if not known or not all(map(_words, known)):
+        known = tuple(dict.fromkeys(map(plain, names_option("labels", value))))
+        if not all(map(_words, known)):
             raise UsageError(f"labels must be names with commas between them, e.g. cat,dog, not {value!r}")
         return cls(known)
 

@@ -44,15 +44,15 @@ class ClevrRender(Adapter):
     concepts = "pos"
     options: Mapping[str, str] = {
         "objects": "least and most objects in an image, e.g. 3-5",
-        "colors": "colours of rendered objects, comma-separated, or all (rendered only)",
-        "shapes": "shapes of rendered objects, comma-separated, or all (rendered only)",
-        "sizes": "sizes of rendered objects, names or radii from 0.1 to 1.2, comma-separated, or all (rendered only)",
+        "colors": "colours of rendered objects, comma-separated, or all",
+        "shapes": "shapes of rendered objects, comma-separated, or all",
+        "sizes": "sizes of rendered objects, names or radii from 0.1 to 1.2, comma-separated, or all",
         "combinations": "all; seen:SHARE: all sizes at that share of the places, elsewhere the largest; or "
-        "unseen:SHARE, the others (rendered only)",
-        "light": "default or shifted (rendered only)",
-        "texture": "none, or surface textures of objects and ground, comma-separated, or all (rendered only)",
-        "crowd": "share of scenes placed closely, 0..1 (rendered only)",
-        "size": "how many images to render (rendered only)",
+        "unseen:SHARE, the others",
+        "light": "default or shifted",
+        "texture": "none, or surface textures of objects and ground, comma-separated, or all",
+        "crowd": "share of scenes placed closely, 0..1",
+        "size": "how many images to render",
     }
     sizes: Mapping[str, int] = {"train": 8000, "val": 200, "test": 200}
     version = 2

@@ -12,7 +12,7 @@ from igm_clevr_render.geometry import SHAPES
 from igm_clevr_render.lamps import LIGHTS
 from igm_clevr_render.materials import TEXTURES
 from igm_cli.errors import UsageError
-from igm_cli.plugins.adapters import number_option, number_range
+from igm_cli.plugins.adapters import names_option, number_option, number_range
 
 CLEVR_COLORS: dict[str, tuple[int, int, int]] = {
     "gray": (87, 87, 87), "red": (173, 35, 35), "blue": (42, 75, 215), "green": (29, 105, 20),
@@ -28,7 +28,7 @@ SIZES: dict[str, float] = {"large": 0.7, "small": 0.35, "tiny": 0.25, "medium": 
 PLANE = 3.0  # centres of objects are within this many scene units of the middle, along both axes
 CELLS = 20  # of the plane, along each axis: sizes and places may be combined cell by cell
 _KNOWN: dict[str, Iterable[str]] = {
-    "colors": COLORS, "shapes": SHAPES, "sizes": SIZES, "materials": MATERIALS, "light": LIGHTS, "texture": TEXTURES,
+    "colors": COLORS, "shapes": SHAPES, "sizes": SIZES, "light": LIGHTS, "texture": TEXTURES,
 }  # fmt: skip
 
 
@@ -92,7 +92,6 @@ class SceneOptions:
         default_factory=lambda: {name: SIZES[name] for name in ("large", "small")}
     )
     combinations: Combinations = Combinations()  # of sizes and places
-    materials: tuple[str, ...] = MATERIALS  # names out of rubber and metal
     light: str = "default"  # `default` or `shifted` (other lamp places, colours and strengths)
     # names out of `TEXTURES`, one for the ground and each object; empty for plain surfaces
     textures: tuple[str, ...] = ()
@@ -109,11 +108,11 @@ class SceneOptions:
             raise ValueError(f"crowd={self.crowd}: give a probability between 0 and 1.")
         if min(self.image_size) < 16:
             raise ValueError(f"image_size={self.image_size}: give (width, height) of at least 16 pixels.")
-        given = {"colors": self.colors, "shapes": self.shapes, "materials": self.materials}
+        given = {"colors": self.colors, "shapes": self.shapes}
         for option, names in {**given, "light": (self.light,), "texture": self.textures}.items():
             _check_names(option, names)
-        if not (self.colors and self.shapes and self.sizes and self.materials):
-            raise ValueError("colors, shapes, sizes and materials need at least one value each.")
+        if not (self.colors and self.shapes and self.sizes):
+            raise ValueError("colors, shapes and sizes need at least one value each.")
         if not all(0.1 <= radius <= 1.2 for radius in self.sizes.values()):
             raise ValueError(f"sizes={self.sizes}: give radii between 0.1 and 1.2.")
 
@@ -156,7 +155,4 @@ def _radius(size: str) -> float:
 def _names(option: str, value: Any) -> tuple[str, ...]:
     if option == "texture" and value in (None, "none"):
         return ()
-    names = value.split(",") if isinstance(value, str) else value
-    if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
-        return tuple(_KNOWN[option] if value == "all" else names)
-    raise UsageError(f"{option} must be names with commas between them, not {value!r}")
+    return tuple(_KNOWN[option]) if value == "all" else names_option(option, value)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import compress
 
 from igm_clevr_render.camera import CAMERA, visible_pixels
-from igm_clevr_render.options import PLANE, SceneOptions
+from igm_clevr_render.options import MATERIALS, PLANE, SceneOptions
 from igm_clevr_render.scenes import Scene, SceneBatch, SceneObject
 from igm_cli.errors import UsageError
 
@@ -118,7 +118,7 @@ def _place_one(
             continue
         if region.holds(x, y) and all(_apart(x, y, radius, other, region.camera) for other in placed):
             shape, color = stream.choice(options.shapes), stream.choice(options.colors)
-            material, rotation = stream.choice(options.materials), stream.uniform(0.0, 360.0)
+            material, rotation = stream.choice(MATERIALS), stream.uniform(0.0, 360.0)
             return SceneObject(shape, size, color, material, x, y, radius, rotation)
     return None
 
