@@ -225,18 +225,19 @@ PRINTED_BY: dict[type[BaseModel], str] = {
 }
 """Models of the lines printed with ``--json``, and the commands that print them."""
 
+_BY_SCHEMA = {
+    get_args(model.model_fields["schema_id"].annotation)[0]: model
+    for model in PRINTED_BY | {BenchmarkRecord: ""}
+}
+
 
 def is_record(line: dict[str, Any]) -> bool:
     """Returns whether a line has the fields and types of its schema; False if the schema is unknown."""
-    known: list[type[BaseModel]] = [*PRINTED_BY, BenchmarkRecord]
-    for model in known:
-        if get_args(model.model_fields["schema_id"].annotation) == (line.get("schema"),):
-            try:
-                model.model_validate(line)
-            except (ValueError, RecursionError):
-                return False
-            return True
-    return False
+    try:
+        _BY_SCHEMA[line["schema"]].model_validate(line)
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def schemas() -> dict[str, dict[str, Any]]:
