@@ -93,7 +93,8 @@ class Workbench:
         found = session.each(session.invert, image, progress)
         record = {**found.to_dict(), "image": Path(image).name}
         counted = f"K = {found.k} ({found.k_source}), " if space.countable else ""
-        doubts = [opened.not_trained_on(), show.warning(record, "give their number"), *heard]
+        assumed = [text.replace(image, record["image"]) for text in heard]
+        doubts = [opened.not_trained_on(), show.warning(record, "give their number"), *assumed]
         typical = "not known" if found.typicality is None else f"{found.typicality:.2f}"
         return Shown(
             f"{record['image']}: {counted}typicality {typical}, {found.seconds:.1f} s on {found.device}",
@@ -128,7 +129,7 @@ class Workbench:
         drawn = opened.generate(expression, int(n), seed=int(seed), steps=int(steps), progress=progress)
         records = [each.to_dict() for each in drawn]
         seconds = sum(each.seconds for each in drawn)
-        rows = [[str(each.index + 1), each.clause, show.brief(each.items)] for each in drawn]
+        rows = [[str(each.index + 1), each.clause, show.items_text(each.items)] for each in drawn]
         return Shown(
             f"{counted(len(drawn), 'image')} of {expression}, {seconds:.1f} s on {drawn[0].device}",
             [*opened.about_drawing(), *filter(None, [show.touching([opened], records)])],
