@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from igm_cli.core.files import HUB, HUB_ID, home_expanded
@@ -10,6 +12,9 @@ from igm_cli.errors import InputError, MissingError, UsageError, near_names
 
 BUNDLED = Path(__file__).resolve().parent / "checkpoints"
 """Checkpoints that come with the package, one folder each."""
+
+_DESCRIPTIONS, _CHECKPOINT = ("igm.json", "model_index.json"), ("*.json", "*.safetensors")
+"""Files that tell which kind of model a folder holds, and the files of a trained checkpoint."""
 
 DEFAULT_CONCEPTS = {"checkpoint": "pos", "pipeline": "labels", "vectors": "codebook"}
 """Default concept parsers of trained checkpoints, text-to-image pipelines and bound vectors."""
@@ -28,8 +33,15 @@ def is_pipeline(path: Path) -> bool:
 
 
 def names_pipeline(model: str | None, concepts: str | None) -> bool:
-    """Returns whether a user's model name is that of a text-to-image pipeline, as far as this is known without the network."""
-    path = _local(model) if model else _default_model(concepts or DEFAULT_CONCEPTS["checkpoint"])
+    """Returns whether a user's model name is that of a text-to-image pipeline; from the hub only its description is fetched."""
+    if model is None:
+        return is_pipeline(_default_model(concepts or DEFAULT_CONCEPTS["checkpoint"]))
+    if _asks_hub(model):
+        return is_pipeline(_from_hub(model.removeprefix(HUB), _DESCRIPTIONS, fetch=True))
+    path = _local(model)
+    if path is None and HUB_ID.fullmatch(model):
+        with suppress(MissingError):
+            path = _from_hub(model, _DESCRIPTIONS, fetch=False)
     return path is not None and is_pipeline(path)
 
 
@@ -64,14 +76,16 @@ def resolve_model(model: str | None, concepts: str | None) -> Path:
     if model is None:
         return _default_model(concepts or DEFAULT_CONCEPTS["checkpoint"])
     if _asks_hub(model):
-        return _from_hub(model.removeprefix(HUB), fetch=True)
+        name = model.removeprefix(HUB)
+        folder = _from_hub(name, _DESCRIPTIONS, fetch=True)
+        return folder if is_pipeline(folder) else _from_hub(name, _CHECKPOINT, fetch=True)
     path = _local(model)
     if path is not None and path.is_file():
         raise InputError(f"{model} is a file; give the checkpoint folder that holds it")
     if path is not None:
         return path
     if HUB_ID.fullmatch(model):
-        return _from_hub(model, fetch=False)
+        return _from_hub(model, _CHECKPOINT, fetch=False)
     hint = near_names(model, list(bundled()), "bundled are")
     raise MissingError(f"there is no model {model!r}; {hint}; a checkpoint folder or hf:owner/name works too")
 
@@ -139,8 +153,17 @@ def find_folder(model: str) -> Path:
 
 
 def _local(model: str) -> Path | None:
-    """Returns the folder of a bundled name, or the folder or file at a path; None if neither exists."""
-    path = bundled().get(model) or home_expanded(model)
+    """Returns the folder of a bundled name, or the folder or file at a path; None if neither exists.
+
+    Raises:
+        UsageError: If the name is that of a bundled model and of a model's folder here.
+    """
+    path, ours = home_expanded(model), bundled().get(model)
+    if ours and any((path / name).is_file() for name in _DESCRIPTIONS) and not path.samefile(ours):
+        raise UsageError(
+            f"{model} is a bundled model and a folder here; write ./{model} for the folder, or {ours} for the bundled one"
+        )
+    path = ours or path
     return path if path.exists() else None
 
 
@@ -167,7 +190,7 @@ def _asks_hub(model: str) -> bool:
     return True
 
 
-def _from_hub(model: str, fetch: bool) -> Path:
+def _from_hub(model: str, patterns: Sequence[str], fetch: bool) -> Path:
     from igm_cli.core.hub import snapshot
 
-    return snapshot(model, ("*.json", "*.safetensors"), fetch=fetch)
+    return snapshot(model, patterns, fetch=fetch)

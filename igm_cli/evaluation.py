@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +75,7 @@ class Evaluation:
                 f"the concepts {model.parser.name!r} do not say which of those found are right; add a method "
                 "right(predicted, truth) to the parser"
             )
-        self.model, self.data = model, data
+        self.model, self.data, self.note = model, data, cache(note)
         self.windows: Any = None
         if model.scale:
             from igm_cli.plugins.crops import Crops, CropSamples
@@ -85,7 +87,7 @@ class Evaluation:
 
     def judge(self, given: Mapping[str, Any], progress: Progress | None = None) -> list[Judged]:
         """Inverts and judges all images; inversion settings not ``given`` are the model's own."""
-        session = ImageSession(self.model, given=given)
+        session = ImageSession(self.model, fit=None, given=given, note=self.note)
         judged: list[Judged] = []
         tell = progress or (lambda what, done, total: None)
         tell("evaluating", 0, self.count)
@@ -109,7 +111,7 @@ class Evaluation:
     ) -> dict[str, Any]:
         """Fits the penalty, the temperatures and the typicality to the images, and returns these settings.
 
-        A ``given`` setting stays as it is.  Unless the penalty is given, all images are inverted twice.
+        A ``given`` setting stays as it is, and is among them unless it is the seed.  Unless the penalty is given, all images are inverted twice.
 
         Raises:
             InputError: If there are too few images.
@@ -141,6 +143,7 @@ class Evaluation:
             chosen["value_temperature"] = fitted_temperature(rivals, right)
         settings = ImageSession(self.model, given=chosen).settings
         chosen["typical"] = fitted([known.features for known, _ in evidence], settings.low, settings.high)
+        chosen.pop("seed", None)  # of this call
         return chosen
 
     def _window(self) -> int:
@@ -162,8 +165,9 @@ class Evaluation:
 
     def pictures(self, judged: Judged) -> tuple[Image, Image]:
         """Returns two copies of an image as the model sees it, with the annotated and with the found concepts drawn on it."""
-        session = ImageSession(self.model)
-        (seen,), (truth,) = self._seen(session, [judged.row])
+        shown = copy(self.model)
+        shown.encode = None  # the image itself, also of a model of latents
+        (seen,), (truth,) = self._seen(ImageSession(shown, note=lambda text: None), [judged.row])
         picture, parser = from_model(seen.cpu()), self.model.parser
         frame = Frame.fit(picture.size, picture.width / picture.height)
         annotated = parser.decode(_shown(truth) if self.windows else truth, frame)
@@ -177,7 +181,10 @@ class Evaluation:
             cut = [self.windows.cut(self.windows.crop(row)) for row in rows]
             return [as_floats(pixels).to(session.device) for pixels, _ in cut], [truth for _, truth in cut]
         examples = [self.data[row] for row in rows]
-        images = session.inputs([to_rgb(example["image"]) for example in examples])
+        names = [
+            str(example.get("file") or f"image {row}") for example, row in zip(examples, rows, strict=True)
+        ]
+        images = [session.input(to_rgb(e["image"]), name) for e, name in zip(examples, names, strict=True)]
         frames, seen = session.framed(images)
         told = [{key: value for key, value in example.items() if key != "image"} for example in examples]
         return seen, [self.model.parser.parse(each, frame) for each, frame in zip(told, frames, strict=True)]
@@ -233,9 +240,10 @@ def numbers(fitted: Mapping[str, Any]) -> dict[str, float]:
 
 
 def in_words(fitted: Mapping[str, Any], before: Mapping[str, Any]) -> str:
-    """Describes fitted settings in words, and what they were ``before``."""
+    """Describes fitted settings, and those given, in words, and what the fitted ones were ``before``."""
     told = []
     for key, value in numbers(fitted).items():
         was, now = (f"{each:.3g}" for each in (before.get(key, math.nan), value))
         told.append(f"{key.replace('_', ' ')} {now}" + (f" ({was} before)" if was not in (now, "nan") else ""))
+    told += [f"{key} {value}" for key, value in fitted.items() if key not in (*numbers(fitted), "typical")]
     return ", ".join(told)

@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from typing import IO, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from igm_cli.errors import InputError, UsageError, counted, kind_and_message
 from igm_cli.folders import ADDRESS
@@ -92,7 +92,8 @@ def _download(address: str, silent: float, end: float, in_all: float) -> bytes:
         urllib.request.HTTPDefaultErrorHandler, urllib.request.HTTPErrorProcessor,
     ):  # fmt: skip
         opener.add_handler(handler())
-    request = urllib.request.Request(address, headers={"User-Agent": "igm", "Accept": "*/*"})
+    encoded = quote(address, safe="%/:?#[]@!$&'()*+,;=~")
+    request = urllib.request.Request(encoded, headers={"User-Agent": "igm", "Accept": "*/*"})
     blocks, size = [], 0
     with opener.open(request, timeout=silent) as response:
         while block := response.read1(_BLOCK):

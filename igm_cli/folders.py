@@ -157,7 +157,8 @@ def content_of(root: Path, *without: Path) -> str:
     digest = hashlib.sha256()
     files = [Path(name) for name in walk(root, SUFFIXES + TABLES, any_name=True).files]
     ours = {path.parent for path in files if path.name in ("benchmark.json", "igm.json")} - {Path()}
-    ours |= {Path(os.path.relpath(folder, root)) for folder in without}
+    home, others = root.resolve(), [folder.resolve() for folder in without]
+    ours |= {folder.relative_to(home) for folder in others if folder.is_relative_to(home)}
     for path in sorted(each for each in files if ours.isdisjoint(each.parents)):
         size = (root / path).stat().st_size
         whole = path.suffix.lower() not in SUFFIXES and size <= MOST_READ

@@ -29,8 +29,8 @@ def formats() -> tuple[str, ...]:
     return ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", "JPEG2000", *more)
 
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-"""Suffixes of the formats in which pictures are written."""
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
+"""Suffixes of the formats in which pictures are written; all keep EXIF fields, which say that igm drew them."""
 
 MAX_BYTES = 1 << 30
 """Maximum memory for decoding an image, and maximum size of its file."""
@@ -170,7 +170,13 @@ def from_array(values: Any, name: str, scaling: Scaling | None = None) -> Image:
 
     if isinstance(values, Image.Image):
         refuse_large(values.size, values.mode, name)
-        return _large_enough(to_rgb(values, name, scaling), name)
+        try:
+            image = to_rgb(values, name, scaling)
+        except OSError as error:  # of a file that Pillow decodes only now
+            raise InputError(
+                f"{name} is damaged ({kind_and_message(error)[:120]}); save the image again"
+            ) from error
+        return _large_enough(image, name)
     shape = list(getattr(values, "shape", ()))
     is_tensor = hasattr(values, "detach")
     if is_tensor:

@@ -56,11 +56,11 @@ class ImageInputs:
 
         video = source.path or bytes_of(source)
         digest = ""
-        for frame in frames(video, source.name, every):
+        for number, time, picture in frames(video, source.name, every):
             if not digest:  # only now is it known to be a video
                 digest = file_hash(video) if isinstance(video, Path) else hashlib.sha256(video).hexdigest()
-            shown = {} if frame.time is None else {"time": frame.time}
-            yield Input({**fields_of(source), "frame": frame.number, **shown}, digest, frame.picture)
+            shown = {} if time is None else {"time": time}
+            yield Input({**fields_of(source), "frame": number, **shown}, digest, picture)
 
     def expected(self, source: Source) -> int:
         """Returns the number of images in a source: for a video its frames to be read, or 1 if it does not say."""

@@ -57,7 +57,9 @@ def open_pipeline(
     description = read_description(path)
     own = description.space
     if not labels and own is None:
-        raise UsageError(f"the model {name!r} names no labels of its own; give --labels or --labels-file")
+        raise UsageError(
+            f"the model {name!r} names no labels of its own; give some, as by igm zero-shot --labels"
+        )
     chosen = tuple(labels) or check_labels(own.labels if own else (), f"the igm.json of {name}", InputError)
     index = read_index(path) if path.is_dir() else None
     if index and index.classes:

@@ -83,6 +83,7 @@ class Output:
 
     def markdown(self, text: str) -> None:
         """Writes Markdown on stdout; on a terminal it is laid out, without its front matter."""
+        text = "\n".join(_on_line(line, sys.stdout) for line in text.split("\n"))
         if not sys.stdout.isatty():
             self.write(text)
             return
@@ -90,8 +91,7 @@ class Output:
         from rich.markdown import Markdown
 
         body = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
-        plain = "\n".join(_on_line(line, sys.stdout) for line in body.split("\n"))
-        laid_out = Markdown(plain, code_theme="ansi_dark", hyperlinks=False)
+        laid_out = Markdown(body, code_theme="ansi_dark", hyperlinks=False)
         Console(file=sys.stdout, width=shutil.get_terminal_size().columns, highlight=False).print(laid_out)
 
     def note(self, text: str) -> None:

@@ -19,10 +19,10 @@ from igm_cli.errors import UsageError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Natural = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
-Size = Annotated[list[Positive], Field(min_length=2, max_length=2)]
-NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=0)]
+OneOrMore = Annotated[int, Field(ge=1)]
+Pixels = Annotated[list[OneOrMore], Field(min_length=2, max_length=2)]
+Amount = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Cosine = Annotated[float, Field(ge=-1.000001, le=1.000001)]
 Confidence = Annotated[
@@ -62,7 +62,7 @@ MOST_SHOWN = 5
 class CurvePoint(TypedDict):
     """The error under the best k concepts."""
 
-    k: Natural
+    k: Count
     error: float | None
     stderr: Annotated[float | None, Field(description="Standard error of the difference to the chosen K.")]
 
@@ -125,9 +125,9 @@ else:
 class Codeword(TypedDict):
     """The codeword of one factor of a product."""
 
-    product: NotRequired[Annotated[Natural, Field(description="Which of several products; 0 if it is absent.")]]
-    factor: Annotated[Natural, Field(description="Number of the codebook.")]
-    index: Annotated[Natural, Field(description="Number of the codeword.")]
+    product: NotRequired[Annotated[Count, Field(description="Which of several products; 0 if it is absent.")]]
+    factor: Annotated[Count, Field(description="Number of the codebook.")]
+    index: Annotated[Count, Field(description="Number of the codeword.")]
     similarity: Annotated[
         Cosine, Field(description="Cosine of the product and what the other products leave of the vector.")
     ]
@@ -153,8 +153,8 @@ class LabelProbability(TypedDict):
 class Unexplained(TypedDict):
     """What the best k products leave of a vector."""
 
-    k: Natural
-    unexplained: Annotated[NonNegative, Field(description="Share of the vector's square that they leave.")]
+    k: Count
+    unexplained: Annotated[Amount, Field(description="Share of the vector's square that they leave.")]
 
 
 class Closed(BaseModel):
@@ -211,24 +211,24 @@ class _OfImage(Result):
 
     image: str = Field(description="Path or address as given; - is standard input.")
     root: Root = None
-    frame: Natural | None = Field(
+    frame: Count | None = Field(
         default=None, description="Number of the frame in a video, from 0; absent of images."
     )
-    time: NonNegative | None = Field(
+    time: Amount | None = Field(
         default=None, description="When the frame is shown, in seconds from the video's beginning."
     )
-    size: Size = Field(description="[width, height] of the image as given, in pixels.")
+    size: Pixels = Field(description="[width, height] of the image as given, in pixels.")
     sha256: Sha256 = Field(description="Of the image file, or the video; of an image in memory, of its pixels.")
     model: str
     concepts: str = Field(description="Name of the concept parser.")
-    k: Natural
+    k: Count
     k_source: Literal["given", "estimated"]
     denoising_error: float | None = Field(description="Mean squared error of the composed noise prediction.")
-    k_penalty: NonNegative = Field(
+    k_penalty: Amount = Field(
         description="Error that a concept must save: where K is estimated, it is the k of the least error + k_penalty * k."
     )
     k_curve: list[CurvePoint]
-    network_calls: Natural = Field(description="Evaluations of the denoiser.")
+    network_calls: Count = Field(description="Evaluations of the denoiser.")
     typicality: Probability | None = Field(
         default=None,
         description="How much the image is like those the model was trained on; below 0.5 the answer is a guess. Null if "
@@ -243,7 +243,7 @@ class _OfImage(Result):
         description="What a network that was distilled from guided predictions is told of the guidance, which is fixed; "
         "missing where a network is not told.",
     )
-    seconds: NonNegative = Field(description="For this image; the mean over those processed together.")
+    seconds: Amount = Field(description="For this image; the mean over those processed together.")
     device: str
     run: Run
 
@@ -293,7 +293,7 @@ class ImageResult(_OfImage):
 class Check(TypedDict):
     """What the model itself finds in an image that it drew; it is known to be kind to its own pictures."""
 
-    k: Natural
+    k: Count
     items: list[Item]
     scores: Annotated[
         dict[str, float], Field(description="Metrics of what was found against what was asked for.")
@@ -306,30 +306,30 @@ class GeneratedImage(Result):
     schema_id: Literal["igm.generate/1"] = Field(alias="schema")
     image: str = Field(description="Path of the picture; of one in memory its number.")
     expression: str = Field(description="What was asked for, as given.")
-    index: Natural = Field(
+    index: Count = Field(
         description="Number of the image; the seed and this number decide what is left to chance."
     )
     clause: str = Field(description="The concepts joined by AND that were drawn from the expression.")
-    size: Size = Field(description="[width, height] in pixels.")
+    size: Pixels = Field(description="[width, height] in pixels.")
     sha256: Sha256 = Field(description="Of the pixels.")
     model: str = Field(description="Several models are joined by ' + '.")
     concepts: str = Field(description="Names of the concept parsers, in the order of the models.")
     items: list[Item] = Field(description="What the image was asked to show, as igm.invert/1 has it.")
     weights: list[float] = Field(description="Of every item, and then of what NOT keeps away.")
-    seed: Natural
-    steps: Natural
+    seed: Count
+    steps: Count
     sampler: Literal["ancestral", "ddim"]
     guidance: float
-    correct: Natural = Field(description="Corrector steps at every noise level.")
+    correct: Count = Field(description="Corrector steps at every noise level.")
     corrector: Literal["ula", "mala", "hmc"]
-    particles: Natural
+    particles: Count
     branches: Literal["draw", "mix"]
     overlap: float = Field(
         description="Sum of the inner products of different contributions over that of each with itself, at half of the "
         "noise levels: 0 where concepts do not meet; well above 0 they may melt into one."
     )
-    network_calls: Natural = Field(description="Evaluations of the denoiser.")
-    seconds: NonNegative = Field(description="For this image; of those drawn together the mean.")
+    network_calls: Count = Field(description="Evaluations of the denoiser.")
+    seconds: Amount = Field(description="For this image; of those drawn together the mean.")
     device: str
     run: Run
     check: Check | None = None
@@ -352,7 +352,7 @@ class LabelResult(ImageResult):
     """The labels of an image, and the probability of every label asked about."""
 
     schema_id: Literal["igm.zero-shot/1"] = Field(alias="schema")  # type: ignore[assignment]
-    draws: Positive = Field(description="Noise draws of the decision.")
+    draws: OneOrMore = Field(description="Noise draws of the decision.")
     items: list[Label] = Field(min_length=1, description="The labels found, the surest first.")  # type: ignore[assignment]
     labels: list[LabelProbability] = Field(
         min_length=2, description="All labels asked about, the most probable first."
@@ -363,7 +363,7 @@ class SharedImage(Closed):
     """One of several images, and what they have in common as it is in this one."""
 
     image: str = Field(description="Path as given.")
-    size: Size = Field(description="[width, height] of the image as given, in pixels.")
+    size: Pixels = Field(description="[width, height] of the image as given, in pixels.")
     sha256: Sha256 = Field(description="Of the image file; of an image in memory, of its pixels.")
     items: list[Item] = Field(
         description="The common items, in their order; the confidence is that of this image by itself."
@@ -383,18 +383,18 @@ class SharedResult(Result):
     sha256: Sha256 = Field(description="Of the paths and hashes of the images, in their order.")
     model: str
     concepts: str = Field(description="Name of the concept parser.")
-    k: Natural = Field(description="Number of concepts in common.")
+    k: Count = Field(description="Number of concepts in common.")
     k_source: Literal["given", "estimated"]
     denoising_error: float | None = Field(
         description="Mean squared error of the noise predicted under the common concepts and the rest of each image."
     )
-    k_penalty: NonNegative = Field(description="Error that a concept of an image must save.")
+    k_penalty: Amount = Field(description="Error that a concept of an image must save.")
     items: list[Item] = Field(
         description="The common items, as they are in the first image; the confidence is that of all images together."
     )
-    network_calls: Natural = Field(description="Evaluations of the denoiser, for all images.")
+    network_calls: Count = Field(description="Evaluations of the denoiser, for all images.")
     discriminative: Discriminative = None
-    seconds: NonNegative = Field(description="For all images.")
+    seconds: Amount = Field(description="For all images.")
     device: str
     run: Run
 
@@ -416,13 +416,13 @@ class _OfVector(Result):
 
     input: str = Field(description="Path of the file of vectors as given.")
     root: Root = None
-    vector: Natural = Field(description="Number of the vector in its file.")
+    vector: Count = Field(description="Number of the vector in its file.")
     sha256: Sha256 = Field(description="Of the file of vectors; of vectors in memory, of their values.")
     concepts: str = Field(description="Name of the concept parser.")
     codebooks: str = Field(description="Path of the file of codebooks as given.")
     binding: Literal["map", "hrr", "fhrr"]
-    k: Natural = Field(description="Number of products found.")
-    seconds: NonNegative = Field(description="For this vector; the mean over those processed together.")
+    k: Count = Field(description="Number of products found.")
+    seconds: Amount = Field(description="For this vector; the mean over those processed together.")
     device: str
     run: Run
 
@@ -436,19 +436,17 @@ class VectorResult(_OfVector):
     similarity: Cosine = Field(
         description="Cosine of the vector and the product, or the best sum of the products."
     )
-    iterations: Natural | None = Field(
+    iterations: Count | None = Field(
         description="Of the method, 0 where it has none; null for several products."
     )
-    operations: NonNegative | None = Field(
-        description="Multiplications and additions; null for several products."
-    )
+    operations: Amount | None = Field(description="Multiplications and additions; null for several products.")
 
 
 class VectorCount(_OfVector):
     """How many products a bound vector is the sum of."""
 
     schema_id: Literal["igm.decompose-k/1"] = Field(alias="schema")
-    k_max: Positive = Field(description="Most products looked for.")
+    k_max: OneOrMore = Field(description="Most products looked for.")
     k_curve: list[Unexplained] = Field(min_length=1)
 
 

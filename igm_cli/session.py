@@ -44,6 +44,7 @@ class Session(Generic[Data]):
 
     key: Sequence[str]  # fields of a record that together name its input; some inputs lack the later ones
     each_is: str  # the noun for one input
+    reads: str = "images"  # or vectors
     together: bool  # whether a result may depend on the rest of its batch
     parser: ConceptParser
     device: torch.device
@@ -65,6 +66,8 @@ class Session(Generic[Data]):
             if number == len(inputs) or self.is_full(inputs[first:number]):
                 tell(what, first, len(inputs))
                 results += work(inputs[first:number], progress)
+                for each in inputs[first:number]:  # whose decoded images may not fit in memory all at once
+                    each.__dict__.pop("data", None)
                 first = number
         tell(what, len(inputs), len(inputs))
         return results
@@ -82,7 +85,7 @@ class Session(Generic[Data]):
 class ImageSession(ImageInputs, Session["Image"]):
     """A model with the settings of one call; arguments are those of :meth:`igm_cli.Model.invert`.
 
-    ``given`` holds inversion settings that replace the model's own unless they are None.  ``note`` receives assumptions about
+    ``fit`` None crops images, where there is no other choice to speak of.  ``given`` holds inversion settings that replace the model's own unless they are None.  ``note`` receives assumptions about
     images; by default they become Python warnings.  Each ``every``-th video frame is an image; None reads no videos.
     """
 
@@ -96,7 +99,7 @@ class ImageSession(ImageInputs, Session["Image"]):
         model: OpenModel,
         *,
         k: int | None = None,
-        fit: str = "crop",
+        fit: str | None = "crop",
         batch_size: int | None = None,
         given: Mapping[str, Any] = MappingProxyType({}),
         scale: float | None = None,
@@ -109,6 +112,8 @@ class ImageSession(ImageInputs, Session["Image"]):
 
         k, batch_size = whole_number("k", k), whole_number("batch_size", batch_size, 1)
         given = {name: of_python(value) for name, value in given.items()}
+        self.other_fit = "; --fit squash takes all of it" * (fit is not None)
+        fit = fit or "crop"
         if fit not in ("crop", "squash"):
             raise UsageError(f"unknown fit {fit!r}; choose crop or squash")
         if model.companions:
@@ -296,7 +301,7 @@ class ImageSession(ImageInputs, Session["Image"]):
                 width, height = self.model.image_size
                 self.scaling.note(
                     f"{image.about['image']}: only its middle is used, {100 * frame.share:.0f} % of it, as the model "
-                    f"{self.model.name!r} sees images of the shape {width}×{height}; --fit squash takes all of it"
+                    f"{self.model.name!r} sees images of the shape {width}×{height}{self.other_fit}"
                 )
 
     def _scaled(self, size: tuple[int, int]) -> tuple[int, int]:

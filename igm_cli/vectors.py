@@ -71,7 +71,7 @@ class VectorSession(Session[Tensor]):
     each_is = "vector"
     suffixes = (".npy", ".npz", ".safetensors")
     noun = "file of vectors"
-    together = True
+    reads, together = "vectors", True
     parser: VectorParser
 
     def __init__(

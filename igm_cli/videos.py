@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,24 +19,12 @@ _CLOSED: dict[str, Any] = {"options": {"protocol_whitelist": "none"}, "metadata_
 """Keeps a video from opening other files or addresses, which some containers that FFmpeg reads can name."""
 
 
-@dataclass(frozen=True)
-class Frame:
-    """A frame of a video."""
+def frames(
+    video: Path | bytes, name: str, every: int
+) -> Iterator[tuple[int, float | None, Callable[[], Image]]]:
+    """Yields each ``every``-th frame of a video: its number from 0, its time in seconds, and what makes it a picture.
 
-    number: int  # from 0
-    time: float | None  # when it is shown, in seconds from the beginning; None if the video does not say
-    decoded: Any  # the decoder's frame
-
-    def picture(self) -> Image:
-        """Returns it as RGB, rotated as the video says."""
-        image: Image = self.decoded.to_image()
-        return image.rotate(self.decoded.rotation, expand=True) if self.decoded.rotation else image
-
-
-def frames(video: Path | bytes, name: str, every: int) -> Iterator[Frame]:
-    """Yields each ``every``-th frame of a video, starting with the first.
-
-    ``video`` is a file or its content: MP4, QuickTime, Matroska, WebM or AVI, whatever its suffix.
+    The time is None if the video does not say it.  ``video`` is a file or its content: MP4, QuickTime, Matroska, WebM or AVI, whatever its suffix.
 
     Raises:
         ExtraError: If PyAV is not installed.
@@ -48,9 +36,15 @@ def frames(video: Path | bytes, name: str, every: int) -> Iterator[Frame]:
             if number % every == 0:
                 refuse_large((decoded.width, decoded.height), "RGB", name)
                 time = None if decoded.time is None else max(0.0, round(decoded.time, 3))
-                yield Frame(number, time, decoded)
+                yield number, time, partial(_picture, decoded)
         if number < 0:
             raise InputError(f"{name} holds no frame; save the video again")
+
+
+def _picture(frame: Any) -> Image:
+    """Returns a decoder's frame as RGB, rotated as the video says."""
+    image: Image = frame.to_image()
+    return image.rotate(frame.rotation, expand=True) if frame.rotation else image
 
 
 def length(video: Path, name: str) -> int:

@@ -7,6 +7,7 @@ import gc
 import io
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 import warnings
@@ -27,6 +28,7 @@ import igm_cli as igm
 from igm_cli import app
 from igm_cli.commands import schemas
 from igm_cli.core.decomposition.problems import random_problems
+from igm_cli.session import ImageSession
 
 QUICK: dict[str, Any] = {"draws": 2}
 
@@ -111,6 +113,17 @@ def test_images_in_every_form_give_the_same(model: igm.Model, pictures: Path) ->
 def test_what_is_no_image_is_refused(model: igm.Model, value: Any, says: str) -> None:
     with pytest.raises(igm.IgmError, match=says):
         model.invert(value)
+
+
+def test_a_folder_with_the_name_of_a_bundled_model(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_model, tmp_path / "clevr-pos")
+    monkeypatch.chdir(tmp_path)
+    for path in ("./clevr-pos", Path("clevr-pos")):
+        assert igm.load(path, device="cpu").image_size == (32, 32)
+    with pytest.raises(igm.IgmError, match=r"bundled model and a folder here; write \./clevr-pos"):
+        igm.load("clevr-pos")
 
 
 def test_what_a_result_shows(model: igm.Model, pictures: Path) -> None:
@@ -288,6 +301,18 @@ def test_a_result_is_pickled_without_its_image(model: igm.Model, tmp_path: Path)
     assert pickle.loads(pickle.dumps(drawn)) == drawn
     with pytest.raises(igm.IgmError, match="a result from a file has no picture"):
         _ = igm.GeneratedImage(**drawn.to_dict()).picture
+
+
+def test_images_are_not_held_decoded(model: igm.Model, pictures: Path) -> None:
+    session = ImageSession(model, k=1, batch_size=2, given=QUICK)
+    inputs = session.inputs(sorted(pictures.iterdir()))
+    assert len(session.in_batches(session.invert, inputs, None)) == 3
+    assert not any("data" in vars(each) for each in inputs)
+
+
+def test_a_pipeline_knows_labels_alone() -> None:
+    with pytest.raises(igm.IgmError, match="knows labels, not 'pos'; leave out the concepts"):
+        igm.load("animals-tiny", concepts="pos")
 
 
 def test_a_result_holds_a_files_content_and_not_its_pixels(model: igm.Model, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from igm_cli.commands.drawings import picture_targets
 from igm_cli.commands.results import open_results
 from igm_cli.core.decomposition.problems import random_problems
 from igm_cli.core.files import exclusive
+from igm_cli.errors import UsageError
 from igm_cli.folders import Source
 
 QUICK = ("--draws", "2", "--device", "cpu")
@@ -104,6 +105,10 @@ def test_a_picture_that_igm_did_not_draw_is_left_alone(
     for name in ("own.png", "own.jpg", "own.webp", "own.tif"):
         for _ in range(2):  # what igm drew is drawn anew
             assert igm(*call, tmp_path / name) == 0, name
+    capsys.readouterr()
+    for name in ("own.bmp", "own.gif"):  # which cannot say that igm drew them
+        assert igm(*call, tmp_path / name) == 2
+        assert f"cannot write {name[3:]} files; use .png" in one_sentence(capsys.readouterr().err)
     holiday = tmp_path / "holiday.png"
     Image.new("RGB", (50, 50), (9, 9, 9)).save(holiday)
     before = holiday.read_bytes()
@@ -135,9 +140,30 @@ def test_results_of_other_inputs_in_the_file_are_counted(
     assert f"kept: {kept}, 2 results, 1 of inputs that this call did not name" in said
 
 
+def test_a_picture_of_another_result_is_drawn_anew(
+    tiny_model: Path, tiny_attributes: Path, image: Path, tmp_path: Path
+) -> None:
+    drawn = []
+    for model in (tiny_model, tiny_attributes, tiny_model):
+        kept = ("-o", tmp_path / f"{model.name}.jsonl", "--overlay", tmp_path / "found.png")
+        assert igm("invert", image, "--model", model, *QUICK, *kept) == 0
+        drawn.append((tmp_path / "found.png").read_bytes())
+    assert drawn[0] == drawn[2] != drawn[1]
+
+
+def test_a_picture_too_large_to_open_is_not_one_that_igm_drew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("1", (50, 50)).save(tmp_path / "big.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(UsageError, match="which igm did not draw"):
+        picture_targets([Source.of(Path("a.png"))], tmp_path / "big.png", "--overlay")
+
+
 @pytest.mark.parametrize(
     ("images", "drawn"),
     [
+        ("a/X.png b/x.png", "a-X.png b-x.png"),
         ("dup.jpg dup.png other.png", "dup.jpg.png dup.png.png other.png"),
         ("a/x.png b/x.png b/x.jpg", "a-x.png b-x.png x.jpg.png"),
         ("p/a/x.png q/a/x.png x.png", "p-a-x.png q-a-x.png x.png.png"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from igm_cli import app
+from igm_cli.commands.doctor import examine
 from igm_cli.core.device import gpu_state, resolve_device, training_precision
 from igm_cli.errors import InputError
 from igm_cli.session import ImageSession
@@ -104,8 +106,16 @@ def test_doctor_names_gpus(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     assert app.main(["doctor", "--json"]) == 0
     assert [gpu["device"] for gpu in json.loads(capsys.readouterr().out)["gpus"]] == ["cuda:0", "cuda:1"]
     gpus(monkeypatch, 0)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert app.main(["doctor"]) == 0
     assert "none" in next(line for line in capsys.readouterr().out.splitlines() if "│ GPU " in line)
+
+
+def test_doctor_survives_what_it_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "igm_cli.api", None)  # as without pydantic
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    report = examine()
+    assert not report["ok"] and all("igm_cli.api" in model["problem"] for model in report["checkpoints"])
 
 
 @pytest.mark.parametrize(

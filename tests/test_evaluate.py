@@ -10,6 +10,7 @@ import shutil
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
@@ -19,8 +20,9 @@ from benchmark_cases import write_discs, write_positions
 from PIL import Image, ImageDraw
 from test_cli import one_sentence, schema
 
-from igm_cli import app, output
-from igm_cli.evaluation import found_right
+from igm_cli import app, load, output
+from igm_cli.commands.evaluate import figures_of
+from igm_cli.evaluation import Evaluation, Judged, found_right
 from igm_cli.plugins.labels.parser import Labels
 from igm_cli.plugins.object_concepts import ObjectConcepts
 from igm_cli.plugins.positions import Positions
@@ -65,7 +67,7 @@ def test_a_model_is_calibrated_on_what_it_is_evaluated_on(
     (model / "igm.json").write_text(json.dumps(told | {"inference": told["inference"] | {"penalty": 3}}))
     files = ("--worst", tmp_path / "worst.png", "--csv", tmp_path / "e.csv")
     own = ("draws=5", "max_draws=5", "grid=[4,4]")
-    more = ("--penalty", 7, *(word for each in own for word in ("--set", f"inference.{each}")))
+    more = ("--seed", 7, "--penalty", 7, *(word for each in own for word in ("--set", f"inference.{each}")))
     assert igm("evaluate", "--model", model, *data, "--limit", 16, "--calibrate", "--json", *more, *files) == 0
     done = capsys.readouterr()
     assert "is calibrated on " in done.err
@@ -78,8 +80,9 @@ def test_a_model_is_calibrated_on_what_it_is_evaluated_on(
     assert after["fitted"] == {key: known["inference"][key] for key in ("penalty", "temperature")}
     assert known["inference"]["temperature"] > 0 and known["inference"]["grid"] == [4, 4]
     assert (model / "model.safetensors").read_bytes() == weights
+    assert "draws 5" in done.err and "seed" not in known["inference"]
     assert known["inference"]["draws"] == 5 and known["inference"]["penalty"] == 7.0
-    assert igm("invert", annotated / "0.png", "--model", model, "--json") == 0
+    assert igm("invert", annotated / "0.png", "--model", model, "--seed", 7, "--json") == 0
     assert json.loads(capsys.readouterr().out)["typicality"] > 0.5
     assert Image.open(tmp_path / "worst.png").width > 200
     rows = list(csv.DictReader((tmp_path / "e.csv").open()))
@@ -106,8 +109,8 @@ def test_an_interruption_promises_nothing_that_is_kept(
     monkeypatch.setattr(ImageSession, "inverted", lambda *_: signal.raise_signal(signal.SIGTERM))
     data = ("--dataset", "objects", "--data-root", annotated, "--split", "train")
     assert igm("evaluate", "--model", tiny_model, *data) == 143
-    says = "igm: interrupted; nothing of the evaluation is kept; the same command starts it again"
-    assert one_sentence(capsys.readouterr().err) == says
+    says = "igm: interrupted; nothing of the evaluation is kept but a calibration"
+    assert one_sentence(capsys.readouterr().err).startswith(says)
 
 
 TINY = """
@@ -141,16 +144,18 @@ def test_a_training_ends_with_the_calibration_of_its_model(
     (tmp_path / "tiny.toml").write_text(TINY)
     settings = ("batch_size=2", "picture_every=0", "calibration=16", "data.shares=50/50/0")
     how = ("--steps", 2, *(word for each in settings for word in ("--set", each)))
-    call = ("train", "objects", "--data-root", "mine", "--preset", "tiny.toml", "-o", "run", *how)
+    call = ("train", "objects", "--data-root", "mine", "--preset", "tiny.toml", "-o", "clevr-pos", *how)
     assert igm(*call) == 0
     said = capsys.readouterr().err.splitlines()
-    assert "calibrated on 16 images of val: penalty" in said[-4]
-    assert said[-1] == "done; use it with: igm invert IMAGE --model run"
-    known = json.loads((tmp_path / "run" / "igm.json").read_text())
+    assert (
+        "calibrated on 16 images of val: penalty" in said[-4]
+    )  # the model here, not the bundled one of that name
+    assert said[-1] == "done; use it with: igm invert IMAGE --model clevr-pos"
+    known = json.loads((tmp_path / "clevr-pos" / "igm.json").read_text())
     assert known["info"]["calibrated"] == {"images": 16, "dataset": "objects", "split": "val"}
     assert known["inference"]["typical"]["limit"] > 0
     del known["info"]["calibrated"]  # as an interruption leaves it
-    (tmp_path / "run" / "igm.json").write_text(json.dumps(known))
+    (tmp_path / "clevr-pos" / "igm.json").write_text(json.dumps(known))
     assert igm(*call) == 0
     said = capsys.readouterr().err.splitlines()
     assert "already holds all 2 steps" in said[-2] and "calibrated on 16 images" in said[-1]
@@ -180,6 +185,36 @@ def test_what_cannot_be_evaluated_is_refused(
     assert igm("evaluate", *given, *words) in (2, 3)
     assert says in one_sentence(capsys.readouterr().err)
     assert "calibrated" not in json.loads((model / "igm.json").read_text())["info"]
+
+
+def test_a_model_of_latents_has_pictures_of_its_images(tiny_model: Path) -> None:
+    model, found = (
+        load(tiny_model, device="cpu"),
+        SimpleNamespace(concepts=torch.rand(1, 2), confidence=torch.ones(1)),
+    )
+    model.encode = lambda image, views: torch.zeros(views, 4, 8, 8)
+    data: Any = [{"image": Image.new("RGB", (32, 32), (90, 9, 9)), "objects": []}]
+    judged: Any = Judged(0, found, 0, torch.ones(1, 1), 1.0)  # type: ignore[arg-type]
+    annotated, answered = Evaluation(model, data).pictures(judged)
+    assert annotated.convert("RGB").getpixel((3, 3)) == pytest.approx((90, 9, 9), abs=2)
+    assert annotated.size == answered.size and annotated.tobytes() != answered.tobytes()
+
+
+def test_what_is_cut_off_is_said_once(tiny_model: Path) -> None:
+    data: Any = [{"image": Image.new("RGB", (90, 30)), "file": f"{n}.png", "objects": []} for n in range(2)]
+    said: list[str] = []
+    evaluation = Evaluation(load(tiny_model, device="cpu"), data, note=said.append)
+    for _ in range(2):
+        evaluation.judge({"draws": 2, "k_max": 1})
+    (note,) = said
+    assert note.startswith("0.png: only its middle is used, 33 % of it") and note.endswith("32×32")
+
+
+def test_a_method_without_confidence_has_no_calibration_error() -> None:
+    found: Any = SimpleNamespace(confidence=torch.tensor([math.nan]), typicality=math.nan, values=None)
+    judged = Judged(0, found, 1, torch.ones(1, 1, dtype=torch.bool), 1.0)
+    figures, errors = figures_of([judged], Positions().space)
+    assert errors == {} and figures["all right"].value == 1
 
 
 def test_one_image_is_one_image(tiny_model: Path, annotated: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,7 +32,7 @@ def server() -> Iterator[str]:
         yield address
 
 
-@pytest.mark.parametrize("path", ["a.png", "a.png?size=1&x", "as-text", "moved"])
+@pytest.mark.parametrize("path", ["a.png", "a.png?size=1&x", "a.png?ü", "as-text", "moved"])
 def test_an_address_is_fetched_whatever_the_server_calls_it(server: str, path: str) -> None:
     assert fetch(f"{server}/{path}") == web_server.picture()
 

@@ -443,7 +443,7 @@ def test_like_draws_what_was_found(tmp_path, capsys, tiny_model, pictures):
     outside = {**records[0], "items": [{**records[0]["items"][0], "x": 1.7}]}
     nothing = {**records[0], "items": [{**records[0]["items"][0], "x": None}]}
     both = tmp_path / "both.jsonl"
-    both.write_text("".join(json.dumps(record) + "\n" for record in renamed))
+    both.write_text("".join(json.dumps(record) + "\n" for record in [*renamed, renamed[1]]))
     call = ("--like", both, "--model", tiny_model, "-o", tmp_path / "both")
     code, made, _ = run(capsys, *call)
     assert code == 0 and [len(m["items"]) for m in made] == [2, 0] and made[0]["image"] != made[1]["image"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from igm_cli import imaging
 from igm_cli.errors import InputError
-from igm_cli.folders import Source, expand_inputs
+from igm_cli.folders import Source, content_of, expand_inputs
 from igm_cli.imaging import decode_image, from_array, open_image, read_bytes, to_model
 from igm_cli.pixels import Scaling
 from igm_cli.plugins.base import Frame
@@ -183,6 +184,8 @@ def test_what_is_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     (tmp_path / "cut.jpg").write_bytes(data[: len(data) * 2 // 3])
     with pytest.raises(InputError):
         read_image(tmp_path / "cut.jpg")
+    with Image.open(tmp_path / "cut.png") as cut, pytest.raises(InputError, match="cut is damaged"):
+        from_array(cut, "cut")
     Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
     says(tmp_path / "dot.png", "1×1")
     Image.new("1", (20_000, 20_000)).save(tmp_path / "huge.png")
@@ -207,6 +210,15 @@ def test_expand_inputs(tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
     with pytest.raises(InputError, match="no image"):
         expand_inputs([str(tmp_path / "nothing")])
+
+
+def test_the_content_of_a_folder_leaves_out_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.csv").write_text("x")
+    before = content_of(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "b.csv").write_text("y")
+    monkeypatch.setattr(os.path, "relpath", lambda *_: 1 / 0)  # as for another drive of Windows
+    assert content_of(tmp_path, tmp_path / "run", tmp_path.parent) == before != content_of(tmp_path)
 
 
 def test_to_model() -> None:

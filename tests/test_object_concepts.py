@@ -13,7 +13,7 @@ import torch
 from conftest import Igm
 from PIL import Image
 
-from igm_cli.commands.show import brief, cell, image_table
+from igm_cli.commands.show import cell, image_table, items_text
 from igm_cli.commands.train_preset import Recipe, read_preset
 from igm_cli.errors import InputError, UnknownConceptError, UsageError
 from igm_cli.plugins import registry
@@ -295,7 +295,7 @@ def test_tables_write_values_in_a_row() -> None:
         "confidence": 1.0,
         "value_confidence": {"color": 0.9},
     }
-    assert brief([item]) == "(0.250, red)"
+    assert items_text([item]) == "(0.250, red)"
     doubtful = {
         **item,
         "values": {"color": "red", "shape": "cube"},

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from PIL import Image, ImageChops, ImageColor
 
 from igm_cli.benchmarks.suite import Confusion, Curve, PictureGrid, Plot, Report, Table
+from igm_cli.commands.benchmark_run import cache_folder
 from igm_cli.commands.figures import MARKERS, PALETTE, Style, draw, report_styles, styles
 from igm_cli.commands.report_files import markdown, markdown_table, show_report, write_report
 from igm_cli.errors import IgmError
@@ -284,3 +287,14 @@ def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(IgmError, match=r"cannot write .*summary\.json"):
         write_report(Report([]), tmp_path / "file", {})
+
+
+def test_a_card_is_written_where_not_every_letter_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", out := io.TextIOWrapper(io.BytesIO(), "ascii"))
+    Output().markdown("# \u043a\u043e\u0442\n")
+    assert b"# " in out.buffer.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_cache_may_be_the_present_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IGM_CACHE", ".")
+    assert cache_folder() == Path()

@@ -66,11 +66,15 @@ def model() -> Model:
 
 
 def test_a_place_in_common(
-    renders: tuple[list[Path], tuple[float, float]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    renders: tuple[list[Path], tuple[float, float]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One line, kept and gone on with; drawn on every image, on each where it is in that one."""
     paths, (x, y) = renders
-    command = ("invert", *paths, "--shared", "--json", "--device", "cpu", "--draws", 2)
+    monkeypatch.chdir(paths[0].parent)
+    command = ("invert", *(path.name for path in paths), "--shared", "--json", "--device", "cpu", "--draws", 2)
     command = (*command, "-o", tmp_path / "r.jsonl", "--overlay", tmp_path / "found")
     assert igm(*command) == 0
     (line,) = capsys.readouterr().out.splitlines()

@@ -15,16 +15,17 @@ import huggingface_hub.hf_api
 import pytest
 import tiny_pipelines
 import yaml
-from conftest import Igm
+from conftest import ROOT, Igm
 from huggingface_hub.utils.tqdm import disable_progress_bars
 from test_cli import one_sentence
 
 from igm_cli.app import main
-from igm_cli.bundled import bundled
+from igm_cli.bundled import bundled, names_pipeline
 from igm_cli.commands.model_card import LICENCES, card
 from igm_cli.core.hub import refusal
 from igm_cli.core.models.pipeline_files import find_pipeline
 
+SCENE = ROOT / "examples/images/CLEVR_val_000003.png"
 Call = Callable[..., tuple[int, str, str]]
 
 
@@ -115,9 +116,13 @@ def test_a_pipeline_of_others_is_pulled(call: Call, hub: fake_hub.Hub, tmp_path:
         path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
     }
     hub.repositories["owner/diffusion"] = fake_hub.Repository(files=files)
+    assert names_pipeline("hf:owner/diffusion", None)
+    code, _, err = call("invert", SCENE, "--model", "hf:owner/diffusion")
+    assert code == 2 and "text-to-image pipeline; use igm zero-shot" in err
+    assert not any("safetensors" in asked for asked in hub.asked)  # only its description
     code, out, err = call("pull", "owner/diffusion", "--json")
     assert code == 0, err
-    assert json.loads(out)["concepts"] == "labels"
+    assert json.loads(out)["concepts"] == "labels" and names_pipeline("owner/diffusion", None)
     code, _, err = call("push", "owner/diffusion", "user/mine")
     assert code == 4 and "igm: owner/diffusion is a text-to-image pipeline that igm did not write" in err
 
@@ -244,7 +249,8 @@ def test_cards_say_what_igm_json_says(name: str) -> None:
 def test_a_card_says_why_a_model_is_not_calibrated(tiny_model: Path, tmp_path: Path) -> None:
     known = json.loads((tiny_model / "igm.json").read_text())
     (tmp_path / "igm.json").write_text(json.dumps({**known, "info": {"not_calibrated": "too few | images"}}))
-    text = card(tmp_path, "mine")
+    text = card(tmp_path, "runs/mine/")
+    assert "\n# mine\n" in text
     assert "not_calibrated" not in text and r"too few \| images" in text.partition("## Data and training")[0]
 
 

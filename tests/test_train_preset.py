@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from igm_cli.commands.options import parse_settings
 from igm_cli.commands.train_preset import Recipe, data_parts, model_spec, read_preset
 from igm_cli.core.concepts import Categorical
 from igm_cli.errors import IgmError, InputError, MissingError, UsageError
@@ -165,3 +166,10 @@ def test_who_says_an_option_of_the_data():
     recipe = Recipe("mine", {"data": [{"options": {"sizes": "tiny"}}]}, {"data.shapes": "cube"})
     said = [recipe.origin("data", option) for option in ("sizes", "shapes", "colors")]
     assert said == ["preset mine", "command line", "default"]
+
+
+def test_dates_are_text_or_refused(tmp_path: Path) -> None:
+    assert parse_settings(["info.made=2025-03-01", "n=3"]) == {"info.made": "2025-03-01", "n": 3}
+    (path := tmp_path / "p.toml").write_text("[info]\nmade = 2025-03-01\n")
+    with pytest.raises(InputError, match="is not valid TOML: a date or time stands in quotation marks"):
+        read_preset(SimpleNamespace(name="mine", presets={}), str(path))

@@ -8,8 +8,10 @@ import os
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_videos
@@ -31,17 +33,17 @@ def test_each_nth_frame_of_every_kind_of_video(suffix: str, tmp_path: Path) -> N
     path = tiny_videos.write(tmp_path / f"clip{suffix}")
     path = path.rename(tmp_path / "clip.mp4")  # what it is called decides nothing
     found = list(frames(path, "clip", 5))
-    assert [(frame.number, frame.time) for frame in found] == [(0, 0.0), (5, 0.5), (10, 1.0)]
-    for frame in found:  # where nothing is black
-        assert frame.picture().getpixel((50, 40)) == pytest.approx((20 * frame.number,) * 3, abs=6)
-    assert [frame.number for frame in frames(path.read_bytes(), "clip", 6)] == [0, 6]
+    assert [(number, time) for number, time, _ in found] == [(0, 0.0), (5, 0.5), (10, 1.0)]
+    for number, _, picture in found:  # where nothing is black
+        assert picture().getpixel((50, 40)) == pytest.approx((20 * number,) * 3, abs=6)
+    assert [number for number, *_ in frames(path.read_bytes(), "clip", 6)] == [0, 6]
     assert length(path, "clip") == 12
 
 
 def test_frames_are_decoded_as_they_are_needed(tmp_path: Path) -> None:
     whole = tiny_videos.write(tmp_path / "clip.mkv", frames=300).read_bytes()
     half = whole[: len(whole) // 2] + bytes(len(whole) // 2)  # damage is met when it is reached
-    assert [frame.number for frame in islice(frames(half, "clip", 20), 3)] == [0, 20, 40]
+    assert [number for number, *_ in islice(frames(half, "clip", 20), 3)] == [0, 20, 40]
 
 
 def test_a_video_is_turned_as_it_says(video: Path) -> None:
@@ -50,7 +52,7 @@ def test_a_video_is_turned_as_it_says(video: Path) -> None:
     turned = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 48 << 16, 0, 1 << 30)  # a quarter clockwise
     content = content[:place] + turned + content[place + len(turned) :]
     *_, last = frames(content, "clip", 11)
-    picture = last.picture()
+    picture = last[2]()
     assert picture.size == (48, 64)
     black = [picture.getpixel(corner) < (60, 60, 60) for corner in ((8, 8), (40, 8), (8, 56), (40, 56))]
     assert black == [False, True, False, False]
@@ -156,6 +158,26 @@ def test_videos_beside_images_and_what_is_refused(
         code, _, err = igm(*words)
         assert code == 2 and says in one_sentence(err)
     assert Path("found/clip/000000.png").read_bytes() == other
+
+
+def test_frames_before_the_damage_are_kept(
+    tiny_model: Path,
+    video: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def damaged(*how: Any) -> Iterator[Any]:
+        yield from islice(frames(*how), 2)
+        raise InputError("clip.mp4 is damaged; save the video again")
+
+    monkeypatch.setattr("igm_cli.videos.frames", damaged)
+    command = ("invert", video, "--every", 3, "--model", tiny_model, "--k", 1, "--draws", 2, "--device", "cpu")
+    assert main([*map(str, command), "--csv", str(tmp_path / "t.csv")]) == 3
+    out, err = capsys.readouterr()
+    assert "clip.mp4 is damaged" in err and "clip.mp4 frame 3" in out
+    rows = list(csv.DictReader((tmp_path / "t.csv").open(encoding="utf-8")))
+    assert [row["frame"] for row in rows] == ["0", "3"]
 
 
 @pytest.mark.slow

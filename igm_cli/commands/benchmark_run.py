@@ -181,7 +181,7 @@ def cache_folder() -> Path:
     given = os.environ.get("IGM_CACHE")
     base = home_expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     folder = home_expanded(given) if given else base / "igm"
-    if folder.parts[0].startswith("~"):
+    if str(folder).startswith("~"):
         raise InputError(f"there is no such home as that of {folder}; set IGM_CACHE to a folder")
     return folder
 

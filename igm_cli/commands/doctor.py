@@ -40,7 +40,6 @@ def doctor(as_json: o.Json = False) -> None:
         **{name: report[name] for name in ("igm", "python", "platform")},
         **{name: version or "missing" for name, version in report["packages"].items()},
         **{f"extra {name}": _lacks(name, absent) for name, absent in report["extras"].items()},
-        "xformers": report["xformers"] or "not installed (optional)",
         "devices": ", ".join(report["devices"]) or "none",
         **{gpu["device"]: _gpu_line(gpu) for gpu in report["gpus"]},
         **({} if report["gpus"] else {"GPU": "none"}),
@@ -65,8 +64,6 @@ def doctor(as_json: o.Json = False) -> None:
 
 def examine() -> dict[str, Any]:
     """Returns the record of ``igm doctor``."""
-    from huggingface_hub import constants
-
     packages = {name: _version(name) for name in (*_NEEDED, *_OPTIONAL)}
     checkpoints, sound = _checkpoints()
     return {
@@ -81,12 +78,18 @@ def examine() -> dict[str, Any]:
         "driver": _driver(),
         "checkpoints": checkpoints,
         "plugins": plugin_states(),
-        "caches": {
-            "hub": constants.HF_HUB_CACHE,
-            "datasets": os.environ.get("HF_DATASETS_CACHE") or str(Path(constants.HF_HOME, "datasets")),
-        },
+        "caches": _caches(),
         "ok": all(packages[name] for name in _NEEDED) and sound,
     }
+
+
+def _caches() -> dict[str, str]:
+    if missing("huggingface_hub"):
+        return {}
+    from huggingface_hub import constants
+
+    datasets = os.environ.get("HF_DATASETS_CACHE") or str(Path(constants.HF_HOME, "datasets"))
+    return {"hub": constants.HF_HUB_CACHE, "datasets": datasets}
 
 
 def _compute() -> dict[str, Any]:
@@ -133,13 +136,14 @@ def _checkpoints() -> tuple[list[dict[str, Any]], bool]:
     """Loads every bundled checkpoint; returns their states and whether all are sound (lacking only an extra is sound)."""
     if missing("torch"):
         return [], True
-    from igm_cli.api import load
     from igm_cli.bundled import bundled
 
     found, sound = [], True
     for name, folder in bundled().items():
         entry = {"name": name, "concepts": "", "problem": ""}
         try:
+            from igm_cli.api import load
+
             entry["concepts"] = load(folder, device="cpu").parser.name
         except Exception as error:  # a damaged checkpoint may raise anything
             entry["problem"] = " ".join(str(error).split()) or type(error).__name__

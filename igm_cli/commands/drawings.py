@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from igm_cli.commands.results import paths_of, refuse_inputs, require_writable
-from igm_cli.core.files import file_hash, write_atomically
+from igm_cli.core.files import file_hash, fingerprint_of, write_atomically
 from igm_cli.errors import UsageError
 from igm_cli.folders import Source
 from igm_cli.imaging import PICTURES
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
 SOFTWARE, DRAWN_BY = 0x0131, "igm"
 """The EXIF field that marks pictures drawn by igm."""
 
-BESIDE = 0x010E
-"""The EXIF field of a picture with the hash of the array beside it."""
+BESIDE, OF = 0x010E, 0x010D
+"""The EXIF fields of a picture with the hash of the array beside it, and with that of what it shows."""
 
 
 @dataclass
@@ -41,15 +43,15 @@ class Drawing:
     draw: Callable[[Record, Input[Image.Image]], Any]  # makes a picture or a map from a record and its input
     is_map: bool = False  # whether it is a map, which has an array beside it
     targets: Mapping[str, Path] = field(default_factory=dict)  # where each image's picture goes
-    anew: bool = False  # whether existing pictures are drawn again
-    _made: set[Path] = field(default_factory=set)
+    labels: bool = False  # whether it says beside each object what it is
 
     def missing(self, record: Record) -> bool:
-        """Returns whether the picture of an image has yet to be drawn."""
-        target = self._target(record)
-        if target is None or (self.anew and target not in self._made):
-            return target is not None
-        return not all(path.exists() for path in self.files(target))
+        """Returns whether the picture of an image has yet to be drawn, as there is none or one of another result."""
+        if (target := self._target(record)) is None:
+            return False
+        return not all(path.exists() for path in self.files(target)) or _exif(target).get(OF) != self._of(
+            record
+        )
 
     def files(self, target: Path) -> list[Path]:
         """Returns a picture's files: of a map also the array beside it."""
@@ -59,8 +61,11 @@ class Drawing:
         """Draws and writes the picture of an image, if it has one."""
         if target := self._target(record):
             save = save_map if self.is_map else save_picture
-            save(self.draw(record, each), target)
-            self._made.add(target)
+            save(self.draw(record, each), target, marks={OF: self._of(record)})
+
+    def _of(self, record: Record) -> str:
+        """Returns what identifies the picture's content."""
+        return fingerprint_of([self.option, self.labels, record.get("run"), record["sha256"]])
 
     def _target(self, record: Record) -> Path | None:
         """Returns the path of an image's picture, which for a frame is in its video's folder."""
@@ -138,17 +143,17 @@ def _told_apart(sources: Sequence[Source]) -> list[str]:
     suffixes = ["" if source.is_video else ".png" for source in sources]
     names = [source.stem + suffix for source, suffix in zip(sources, suffixes, strict=True)]
     for parts in range(1, 1 + max(len(Path(source.name).parts) for source in sources)):
-        number = Counter(names)
+        number = Counter(map(str.casefold, names))  # many systems take X.png and x.png for one file
         names = [
-            source.end(parts) + suffix if number[name] > 1 else name
+            source.end(parts) + suffix if number[name.casefold()] > 1 else name
             for source, suffix, name in zip(sources, suffixes, names, strict=True)
         ]
     taken: set[str] = set()
     for place, (name, suffix) in enumerate(zip(names, suffixes, strict=True)):
         numbers = itertools.count(2)
-        while names[place] in taken:  # "a-b/c.png" and "a/b-c.png"
+        while names[place].casefold() in taken:  # "a-b/c.png" and "a/b-c.png"
             names[place] = f"{name.removesuffix(suffix)}-{next(numbers)}{suffix}"
-        taken.add(names[place])
+        taken.add(names[place].casefold())
     return names
 
 
@@ -191,32 +196,35 @@ def refuse_arrays(pictures: Iterable[Path], option: str) -> None:
 def _exif(path: Path) -> Mapping[int, Any]:
     """Returns the EXIF fields of a picture; none if there is no picture."""
     try:
-        with Image.open(path) as picture:
-            return dict(picture.getexif())
-    except (OSError, SyntaxError, ValueError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, about sizes
+            with Image.open(path) as picture:
+                return dict(picture.getexif())
+    except Exception:  # Pillow raises errors of many kinds for what is no picture, or too large a one
         return {}
 
 
-def save_map(found: EnergyMap, path: Path) -> None:
+def save_map(found: EnergyMap, path: Path, marks: Mapping[int, str]) -> None:
     """Writes the picture of a map, and its values beside it as .npy."""
     data = found.npy()
-    save_picture(found.picture(), path, beside=hashlib.sha256(data).hexdigest())
+    save_picture(found.picture(), path, marks={**marks, BESIDE: hashlib.sha256(data).hexdigest()})
     write_atomically(path.with_suffix(".npy"), lambda temporary: temporary.write_bytes(data))
 
 
 def save_picture(
-    image: Any, path: Path, about: Mapping[str, Any] | None = None, beside: str | None = None
+    image: Any,
+    path: Path,
+    about: Mapping[str, Any] | None = None,
+    marks: Mapping[int, str] = MappingProxyType({}),
 ) -> None:
-    """Writes a PIL image atomically in the format of its suffix, marked as igm's own.
+    """Writes a PIL image atomically in the format of its suffix, marked as igm's own; ``marks`` are further EXIF fields.
 
-    A PNG stores ``about``; ``beside`` is the hash of an array that belongs to the picture.
+    A PNG stores ``about``.
     """
     kind = Image.registered_extensions().get(path.suffix.lower(), "PNG")
-    mark = Image.Exif()
-    mark[SOFTWARE] = DRAWN_BY
-    if beside is not None:
-        mark[BESIDE] = beside
-    how: dict[str, Any] = {"format": kind, "exif": mark}
+    exif = Image.Exif()
+    exif.update({SOFTWARE: DRAWN_BY, **marks})
+    how: dict[str, Any] = {"format": kind, "exif": exif}
     if about is not None:
         how["pnginfo"] = PngInfo()
         how["pnginfo"].add_itxt("igm", json_line(about))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,7 +25,7 @@ WORST = 12
 """Images that --worst draws."""
 
 
-@saying("nothing of the evaluation is kept; the same command starts it again")
+@saying("nothing of the evaluation is kept but a calibration that was said; the same command starts it again")
 def evaluate(
     model: o.Model = None,
     concepts: o.Concepts = None,
@@ -55,8 +54,8 @@ def evaluate(
     calibrate: Annotated[
         bool,
         o.model(
-            "Fit the penalty (unless it is given), the confidence and what is typical to 16 images or more, and store them in "
-            "the model's folder.",
+            "Fit the penalty (unless it is given), the confidence and what is typical to 16 images or more, and store them, and "
+            "all settings of the inversion given here but the seed, in the model's folder.",
             None,
             "--calibrate",
         ),
@@ -89,11 +88,11 @@ def evaluate(
     o.check_data_range(pixel_range, data_root)
     opened = load(model, concepts=concepts, device=device)
     folder = home_expanded(model or "")
-    if calibrate and not (model and folder.is_dir()):
+    if calibrate and not (model and (folder / "igm.json").is_file()):
         raise UsageError(
             "--calibrate changes a model's folder; name a folder of yours by --model, a copy if need be"
         )
-    table = Export("--csv", csv, lambda _: "", is_own_table) if csv else None
+    table = Export("--csv", csv, lambda _: images_csv(evaluation, ranked), is_own_table) if csv else None
     if table:
         table.check()
     if worst:
@@ -125,7 +124,7 @@ def evaluate(
         judged = evaluation.judge(given, progress)
     ranked = sorted(judged, key=lambda each: -each.mistakes)
     if table:
-        replace(table, text=lambda _: images_csv(evaluation, ranked)).write()
+        table.write()
     if worst:
         mistaken = [each for each in ranked[:WORST] if each.mistakes] or ranked[:1]
         save_picture(draw(worst_images(evaluation, mistaken)), worst)
@@ -187,7 +186,7 @@ def images_csv(evaluation: Evaluation, judged: Sequence[Judged]) -> str:
     rows = []
     for each in judged:
         sure, typical = each.found.confidence, each.found.typicality
-        least = f"{float(sure.min()):.4f}" if len(sure) else ""
+        least = f"{float(sure.min()):.4f}" if len(sure) and sure.isfinite().all() else ""
         counts = map(str, (each.count, len(each.right), each.hits, each.mistakes))
         rows.append([evaluation.name(each), *counts, least, f"{typical:.4f}" if typical == typical else ""])
     return marked_csv(columns, rows)
@@ -241,6 +240,6 @@ def figures_of(judged: Sequence[Judged], space: ConceptSpace) -> tuple[dict[str,
     errors = {}
     for what, pairs in certain.items():
         sure, right = (torch.cat([torch.zeros(0), *(pair[i].flatten() for pair in pairs)]) for i in (0, 1))
-        if len(sure):
+        if len(sure) and sure.isfinite().all():  # a method may give no confidence
             errors[what] = expected_calibration_error(sure, right)
     return figures, errors

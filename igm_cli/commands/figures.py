@@ -283,7 +283,7 @@ def _plain(text: str) -> str:
 
 def _natural(label: str) -> list[tuple[int, str]]:
     """Returns a sort key that puts ``R=5`` before ``R=20``."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", label) if part]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", label) if part]
 
 
 def _paler(color: str, white: float) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from igm_cli.commands.drawings import refuse_others_pictures, require_picture, save_picture, sheet
 from igm_cli.commands.results import ResultFile, open_results, refuse_inputs
 from igm_cli.commands.runner import gather, meet
-from igm_cli.commands.show import brief, touching
+from igm_cli.commands.show import items_text, touching
 from igm_cli.core.files import foreign_name
 from igm_cli.errors import UsageError, counted
 from igm_cli.imaging import PICTURES, open_image
@@ -149,9 +149,9 @@ class Gallery:
         if len(records) <= LISTED:
             names, rows = ["image", "expression", "asked for"], []
             for record in records:
-                rows.append([Path(record["image"]).name, record["clause"], brief(record["items"])])
+                rows.append([Path(record["image"]).name, record["clause"], items_text(record["items"])])
                 if self.session.settings.check:
-                    rows[-1].append(brief(record["check"]["items"]))
+                    rows[-1].append(items_text(record["check"]["items"]))
             self.sink.table("", names + ["found again"] * self.session.settings.check, rows)
         where = f" and on {self.grid}" if self.grid else ""
         self.sink.say(f"{counted(len(records), 'image')} in {self.folder}{where}")

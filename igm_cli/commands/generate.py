@@ -123,6 +123,7 @@ def generate(
     session = Generation(models, settings)
     wishes = _read(session, texts)
     wishes += _alike(session, models[0], like or (), records, sink)
+    wishes = list(dict.fromkeys(wishes))
     for wish in wishes:
         session.require_possible(wish)
     named = set().union(*(wish.models for wish in wishes))
@@ -180,8 +181,7 @@ def _alike(
             raise UsageError(f"--like takes an image or a .jsonl file of results, not {path}")
         if first.decode:
             raise UsageError("--like with a text-to-image model takes a results file of igm zero-shot --output")
-        # igm generate has no --fit, of which the note speaks
-        looking = ImageSession(first, note=lambda text: sink.warn(text.partition("; --fit")[0]))
+        looking = ImageSession(first, fit=None, note=sink.warn)
         found.append(looking.invert([looking.input(path)])[0].to_dict())
         if doubt := warning(found[-1]):
             sink.warn(doubt)

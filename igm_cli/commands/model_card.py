@@ -56,7 +56,7 @@ def card(folder: Path, name: str, licence: str | None = None) -> str:
     told = [[str(TOLD.get(key, key)), _value(value)] for key, value in info.items() if key not in _ELSEWHERE]
     parts = [
         f"---\n{head.to_yaml().strip()}\n---",
-        f"# {name.removeprefix(HUB).rpartition('/')[2]}",
+        f"# {name.removeprefix(HUB).rstrip('/').rpartition('/')[2]}",
         f"A compositional diffusion model for `igm`, which understands an image by inverting it.  It finds {_summary(concepts)}.",
         "## How to use it",
         _usage(folder, name, known),

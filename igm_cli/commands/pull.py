@@ -51,7 +51,7 @@ def _fetched(name: str, variant: str | None) -> Path:
     except Exception as error:  # from the hub's client, its transport or the system
         raise refusal(name, error) from error
     if "igm.json" in names:
-        return snapshot(name, ("*.json", "*.safetensors", "*.txt", "README.md"), fetch=True)
+        return snapshot(name, ("*.json", "*.safetensors", "*.txt", "*.model", "README.md"), fetch=True)
     if "model_index.json" not in names:
         raise InputError(
             f"{name} is not a model that igm can use: it has neither igm.json nor model_index.json; choose another"

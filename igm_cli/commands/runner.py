@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 def find_inputs(session: ImageSession | VectorSession, paths: Sequence[str], sink: Output) -> list[Source]:
     """Returns the sources that the paths and addresses of a call name."""
-    anywhere = not session.together
+    anywhere = session.reads == "images"
     files = expand_inputs(paths, session.suffixes, session.noun, sink.warn, anywhere=anywhere)
     if anywhere and process_rank()[1] > 1 and any(source.name == STDIN for source in files):
         raise UsageError("- is the standard input of one process; save the image as a file for several")
@@ -98,7 +98,7 @@ class Runner:
             raise UsageError(f"--shared needs two images or more, and {name} is one; leave out --shared")
         kept = self._opened("igm.invert-shared/1", ("sha256",))
         _ = [image.data for image in images]  # reports a mistake before the model is loaded
-        about = shared_hash(images)
+        about = what_about({**images[0].about, "sha256": shared_hash(images)}, ("sha256",))
         with kept as self._store:
             record = self._store.done.get(about) if self._store else None
             if record is None:
@@ -157,7 +157,7 @@ class Runner:
 
     @property
     def _noun(self) -> str:
-        return "files" if self.session.together else "images"
+        return "files" if self.session.reads == "vectors" else "images"
 
     def _share_out(self) -> None:
         """Processes all files; each of several processes takes its share, and the main one shows all results."""
@@ -195,16 +195,16 @@ class Runner:
                         self._show(record, each)
         return records
 
-    def _fail(self, error: InputError, *names: str) -> None:
-        """Reports that inputs cannot be used; if it is the only one, the run ends."""
-        if len(self.files) == 1:
+    def _fail(self, error: InputError, *names: str, among: bool = False) -> None:
+        """Reports that inputs cannot be used; if there are no others (``among``), the run ends."""
+        if len(self.files) == 1 and not among:
             raise error
         self._failed.update(names)
         self.sink.error(str(error))
 
     def _batches(self, share: Sequence[Source], progress: ProgressReport) -> Iterator[list[Input[Any]]]:
         """Yields batches of inputs: vectors of one file, or images of several."""
-        if self.session.together:
+        if self.session.reads == "vectors":
             yield from self._batches_of_vectors(share, progress)
             return
         waiting: list[Input[Any]] = []
@@ -242,13 +242,15 @@ class Runner:
 
     def _inputs(self, source: Source) -> Iterator[Input[Any]]:
         """Yields the inputs in a file; decodes an image, as it may be damaged, unless its result exists already."""
+        begun = False
         try:
             for each in self.session.read(source):
-                if not self.session.together and self._kept(each) is None:
+                if self.session.reads == "images" and self._kept(each) is None:
                     _ = each.data
                 yield each
+                begun = True
         except InputError as error:
-            self._fail(error, source.name)
+            self._fail(error, source.name, among=begun)
 
     def _records(self, batch: Sequence[Input[Any]], progress: ProgressReport) -> list[Record]:
         """Returns the records of a batch, existing and new ones."""
@@ -316,7 +318,9 @@ class Runner:
     def _show(self, record: Record, each: Input[Any] | None = None) -> None:
         self._shown += 1
         for drawing in self.drawings:
-            if each is not None and drawing.missing(record):  # from an earlier call that drew nothing
+            if each is not None and drawing.missing(
+                record
+            ):  # from an earlier call that drew nothing, or another process
                 drawing.make(record, each)
         for export in self.exports:
             export.add(record)
@@ -356,7 +360,9 @@ def understand_images(
     elif pictures:
         draw = session.parser.draw_labels if labels else session.parser.draw  # type: ignore[attr-defined]
         drawings.append(
-            Drawing("--overlay", pictures, lambda record, image: draw(image.data, record["items"]), anew=labels)
+            Drawing(
+                "--overlay", pictures, lambda record, image: draw(image.data, record["items"]), labels=labels
+            )
         )
     if maps:
         from igm_cli.energy_map import energy_map, map_axes

@@ -13,14 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from igm_cli.records import (
+    Amount,
     Closed,
+    Count,
     GeneratedImage,
     ImageCount,
     ImageResult,
     LabelResult,
-    Natural,
-    NonNegative,
-    Positive,
+    OneOrMore,
     Probability,
     Run,
     SharedResult,
@@ -47,19 +47,19 @@ class EvaluationRecord(Closed):
     model: str
     dataset: str
     split: str
-    images: Positive = Field(description="Of large images, windows of them.")
+    images: OneOrMore = Field(description="Of large images, windows of them.")
     figures: dict[str, Interval] = Field(
         description="true_of_those_found, found_of_those_true, all_right, number_exact, typical; of points with values "
         "place_right_of_those_found, and FACTOR_right_of_those_in_place of every factor.  Proportions of nothing are left out."
     )
-    calibration_error: dict[str, NonNegative] = Field(
+    calibration_error: dict[str, Amount] = Field(
         description="Expected calibration error of the confidences of concepts, and of values of those that are there."
     )
-    fitted: dict[str, NonNegative] | None = Field(
+    fitted: dict[str, Amount] | None = Field(
         None,
         description="With --calibrate: penalty, temperature and value_temperature, as stored with the model.",
     )
-    seconds: NonNegative = Field(description="For an image, on average.")
+    seconds: Amount = Field(description="For an image, on average.")
 
 
 class ModelRecord(Closed):
@@ -71,7 +71,7 @@ class ModelRecord(Closed):
         description="It comes with igm, is in runs of the folder one is in, or in the cache of the Hugging Face hub."
     )
     concepts: str = Field(description="Name of the concept parser; empty if it has a problem.")
-    size_mb: NonNegative = Field(description="Of the files of weights.")
+    size_mb: Amount = Field(description="Of the files of weights.")
     calibrated: bool = Field(description="Whether its confidences were fitted to annotated images.")
     card: bool = Field(description="Whether there is a model card in its folder.")
     path: str
@@ -86,7 +86,7 @@ class PushRecord(Closed):
     repository: str = Field(description="owner/name on the hub.")
     address: str = Field(description="Of its page.")
     private: bool
-    files: dict[str, Natural] = Field(description="Name of every file to its size in bytes.")
+    files: dict[str, Count] = Field(description="Name of every file to its size in bytes.")
     card: str | None = Field(description="Path of the card that --dry-run wrote; null if it was uploaded.")
     uploaded: bool
 
@@ -95,20 +95,20 @@ class ZeroShotEstimate(Closed):
     """What igm zero-shot would take."""
 
     schema_id: Literal["igm.zero-shot-estimate/1"] = Field(alias="schema")
-    images: Positive
-    labels: Positive = Field(description="Without one that stands for none of the others.")
-    templates: Positive = Field(description="Prompts that are averaged for each label.")
-    calls_per_draw: Positive = Field(description="Calls of the network under one noise draw.")
-    draws: Positive
-    max_draws: Positive
-    least_calls: Positive = Field(
+    images: OneOrMore
+    labels: OneOrMore = Field(description="Without one that stands for none of the others.")
+    templates: OneOrMore = Field(description="Prompts that are averaged for each label.")
+    calls_per_draw: OneOrMore = Field(description="Calls of the network under one noise draw.")
+    draws: OneOrMore
+    max_draws: OneOrMore
+    least_calls: OneOrMore = Field(
         description="Calls of the network per image if labels are given up early and the first draws decide."
     )
-    seconds_per_call: NonNegative
-    memory_gb: NonNegative | None = Field(description="Most memory taken so far; null where that is not known.")
-    processes: Positive = Field(description="Among how many the images are shared.")
-    least_seconds: NonNegative
-    most_seconds: NonNegative
+    seconds_per_call: Amount
+    memory_gb: Amount | None = Field(description="Most memory taken so far; null where that is not known.")
+    processes: OneOrMore = Field(description="Among how many the images are shared.")
+    least_seconds: Amount
+    most_seconds: Amount
     model: str
     device: str
 
@@ -167,7 +167,7 @@ class DoctorRecord(Closed):
     cuda: str | None = Field(description="Version of CUDA (or ROCm) that torch is built with.")
     driver: str | None = Field(description="Version of NVIDIA's driver.")
     bf16: dict[str, bool]
-    threads: Positive
+    threads: OneOrMore
     checkpoints: list[CheckpointState]
     plugins: list[PluginState]
     caches: dict[str, str]
@@ -225,18 +225,19 @@ PRINTED_BY: dict[type[BaseModel], str] = {
 }
 """Models of the lines printed with ``--json``, and the commands that print them."""
 
+_BY_SCHEMA = {
+    get_args(model.model_fields["schema_id"].annotation)[0]: model
+    for model in PRINTED_BY | {BenchmarkRecord: ""}
+}
+
 
 def is_record(line: dict[str, Any]) -> bool:
     """Returns whether a line has the fields and types of its schema; False if the schema is unknown."""
-    known: list[type[BaseModel]] = [*PRINTED_BY, BenchmarkRecord]
-    for model in known:
-        if get_args(model.model_fields["schema_id"].annotation) == (line.get("schema"),):
-            try:
-                model.model_validate(line)
-            except (ValueError, RecursionError):
-                return False
-            return True
-    return False
+    try:
+        _BY_SCHEMA[line["schema"]].model_validate(line)
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def schemas() -> dict[str, dict[str, Any]]:

@@ -69,7 +69,7 @@ class ImageReport:
         row = {"image": called(record), **({"K": k} if countable else {})}
         if "items" in record:
             rest = f" and {len(record['items']) - most} more" if len(record["items"]) > most else ""
-            row |= {"confidence": sureness(record), "found": brief(record["items"][:most]) + rest}
+            row |= {"confidence": sureness(record), "found": items_text(record["items"][:most]) + rest}
         else:
             row["error"] = _figure(record["denoising_error"])
         self.rows.append(row)
@@ -236,7 +236,7 @@ def draw_curve(record: Record) -> Image:
     return to_picture(figure)
 
 
-def brief(items: Sequence[Record]) -> str:
+def items_text(items: Sequence[Record]) -> str:
     """Returns items on one line, without pixels and confidences, which JSON has."""
     rows = [{k: v for k, v in item.items() if not k.endswith(("confidence", "_px"))} for item in items]
     if all(isinstance(value, str) for row in rows for value in row.values()):  # "Smiling: yes, hair: black"

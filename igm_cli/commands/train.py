@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -49,7 +49,8 @@ def train(
     steps: Annotated[int | None, o.training("Optimizer steps in all.", "N", min=1)] = None,
     batch_size: Annotated[int | None, o.training("Images per step, over all processes.", "N", min=1)] = None,
     precision: Annotated[
-        str | None, o.training("no, bf16, fp16, or auto: bf16 where the processor has it.", "TYPE")
+        Literal["no", "bf16", "fp16", "auto"] | None,
+        o.training("no, bf16, fp16, or auto: bf16 where the processor has it.", "TYPE"),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -127,8 +128,6 @@ def train(
 def _changes(pairs: list[str], **direct: Any) -> dict[str, Any]:
     """Returns the changes of the preset by ``--set`` and by options of their own; one setting may not be given by both."""
     given = o.parse_settings(pairs)
-    if direct["precision"] not in (None, "no", "bf16", "fp16", "auto"):
-        raise UsageError(f"unknown precision {direct['precision']!r}; choose no, bf16, fp16 or auto")
     for key, value in direct.items():
         if value is not None and not given.keys().isdisjoint({key, f"train.{key}"}):
             raise UsageError(f"--set {key} and --{key.replace('_', '-')} are both given; leave one out")

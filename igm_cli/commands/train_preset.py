@@ -305,12 +305,12 @@ def data_parts(
     return [
         replace(
             table,
-            data_root="builtin" if builtin else "given",
+            data_root="builtin" if made else "given",
             limit=min((n for n in (limit, table.limit) if n), default=None),
             seed=seed if table.seed is None else table.seed,
-            options={k: v for k, v in table.options.items() if k not in (real if builtin else skipped)},
+            options={k: v for k, v in table.options.items() if k not in (real if made else skipped)},
         )
-        for table, builtin in zip(tables, built, strict=True)
+        for table, made in zip(tables, built, strict=True)
     ]
 
 

@@ -74,7 +74,7 @@ class Training:
         self.preset = self.recipe.preset()
         self.parser = registry.configured(parser, self.preset.concepts)
         self.config = self.preset.config()
-        self.known = [open_checkpoint(str(folder), None, str(self.device)) for folder in place.companions]
+        self.known = [open_checkpoint(str(f.absolute()), None, str(self.device)) for f in place.companions]
         if self.known:
             names = [model.name for model in self.known]
             self.preset = replace(self.preset, info={**self.preset.info, "with": names})
@@ -222,11 +222,11 @@ class Training:
             return
         split = validation_split(adapter)
         try:
-            model = open_checkpoint(str(folder), None, str(self.device))
+            model = open_checkpoint(str(folder.absolute()), None, str(self.device))
             with self.sink.progress() as progress:
                 part = replace(self.data.parts[0], split=split, limit=None if model.scale else images)
                 data = part.load(adapter, self.place.data_root, progress)
-                evaluation = Evaluation(model, data, images, progress)
+                evaluation = Evaluation(model, data, images, progress, self.note)
                 fitted = evaluation.calibrated(progress)
         # PluginError: a parser without a name of its own
         except (InputError, PluginError, UsageError) as error:

@@ -16,6 +16,7 @@ from igm_cli.core.expression import parse, words
 from igm_cli.errors import UsageError, counted, debugging, sentence
 from igm_cli.label_models import open_to_draw
 from igm_cli.output import ProgressReport
+from igm_cli.session import ImageSession
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,7 +27,7 @@ MOST_DRAWN = 16
 """Maximum number of images drawn per click."""
 
 KEPT = 3
-"""Number of models kept in memory."""
+"""Number of models kept in memory; of text-to-image models only one is."""
 
 
 @dataclass
@@ -64,8 +65,9 @@ class Workbench:
 
     def __init__(self, models: Sequence[str], device: str = "auto") -> None:
         self.models, self.device = list(models), device
-        self._loaded = functools.lru_cache(KEPT)(self._load)
-        self._drawing = functools.lru_cache(KEPT)(functools.partial(open_to_draw, device=device))
+        self.takes_labels = functools.cache(lambda model: names_pipeline(model, None))
+        self._loaded = functools.lru_cache(KEPT)(functools.partial(load, device=device))
+        self._pipeline = functools.lru_cache(1)(self._open_pipeline)
 
     @_told
     def find(
@@ -84,16 +86,19 @@ class Workbench:
         """
         if not image:
             raise UsageError("there is no image yet; drop one, or choose a file")
-        opened = self._loaded(model, labels)
-        space = opened.parser.space
-        most = {"k_max": int(k_max)} if k_max and not k else {}
-        found = opened.invert(image, k=int(k) if k else None, progress=progress, **most)
+        opened, heard = self._opened(model, labels or ""), list[str]()
+        space, most = opened.parser.space, int(k_max) if k_max and not k else None
+        how: dict[str, Any] = {"fit": None, "given": {"k_max": most}, "note": heard.append}
+        session = ImageSession(opened, k=int(k) if k else None, **how)
+        found = session.each(session.invert, image, progress)
         record = {**found.to_dict(), "image": Path(image).name}
         counted = f"K = {found.k} ({found.k_source}), " if space.countable else ""
+        assumed = [text.replace(image, record["image"]) for text in heard]
+        doubts = [opened.not_trained_on(), show.warning(record, "give their number"), *assumed]
         typical = "not known" if found.typicality is None else f"{found.typicality:.2f}"
         return Shown(
             f"{record['image']}: {counted}typicality {typical}, {found.seconds:.1f} s on {found.device}",
-            [text for text in (opened.not_trained_on(), show.warning(record, "give their number")) if text],
+            [text for text in doubts if text],
             [found.overlay()],
             show.draw_curve(record) if space.countable else None,
             show.image_table(record, space.plural),
@@ -117,11 +122,14 @@ class Workbench:
                 f"the page draws 1 to {MOST_DRAWN} images at once, not {n:g}; igm generate draws more"
             )
         assert expression is not None
-        opened = self._drawing(model, labels=tuple(words(parse(expression))))
+        labels = tuple(words(parse(expression)))
+        opened = (
+            self._pipeline(open_to_draw, model, labels) if self.takes_labels(model) else self._loaded(model)
+        )
         drawn = opened.generate(expression, int(n), seed=int(seed), steps=int(steps), progress=progress)
         records = [each.to_dict() for each in drawn]
         seconds = sum(each.seconds for each in drawn)
-        rows = [[str(each.index + 1), each.clause, show.brief(each.items)] for each in drawn]
+        rows = [[str(each.index + 1), each.clause, show.items_text(each.items)] for each in drawn]
         return Shown(
             f"{counted(len(drawn), 'image')} of {expression}, {seconds:.1f} s on {drawn[0].device}",
             [*opened.about_drawing(), *filter(None, [show.touching([opened], records)])],
@@ -129,9 +137,16 @@ class Workbench:
             table=(["#", "asked for", "shows"], rows),
         )
 
-    def _load(self, model: str, labels: str | None) -> Model:
-        asked = [label.strip() for label in labels.split(",")] if labels and labels.strip() else None
-        return load(model, device=self.device, labels=asked)
+    def _opened(self, model: str, labels: str) -> Model:
+        """Returns a model that finds concepts, of a text-to-image model the given ones."""
+        if not self.takes_labels(model):
+            return self._loaded(model)
+        asked = tuple(label.strip() for label in labels.split(",")) if labels.strip() else None
+        return self._pipeline(load, model, asked)
+
+    def _open_pipeline(self, opening: Callable[..., Model], model: str, labels: Sequence[str] | None) -> Model:
+        self._pipeline.cache_clear()  # before another set of labels takes as much memory again
+        return opening(model, device=self.device, labels=labels)
 
 
 def page(bench: Workbench) -> Any:
@@ -183,7 +198,7 @@ def page(bench: Workbench) -> Any:
                 labels = gr.Textbox(
                     label="Labels to look for, separated by commas",
                     info="Left empty: what the model was trained on.",
-                    visible=names_pipeline(first, None),
+                    visible=bench.takes_labels(first),
                 )
                 with gr.Row():
                     k = gr.Number(label="Number of concepts", value=0, info="0: it is estimated.", minimum=0)
@@ -198,7 +213,7 @@ def page(bench: Workbench) -> Any:
                 items = table("What was found")
             go.click(find, [image, model, labels, k, k_max], [*said, items, overlay, curve], **alone)
             model.change(
-                lambda name: gr.update(visible=names_pipeline(name, None)),
+                lambda name: gr.update(visible=bench.takes_labels(name)),
                 model,
                 labels,
                 api_visibility="private",

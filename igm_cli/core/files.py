@@ -163,8 +163,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """Returns the tables of a TOML document; raises a ValueError if it is none."""
+    """Returns the tables of a TOML document; raises a ValueError if it is none, or holds what JSON has no word for."""
     tables: dict[str, Any] = tomllib.loads(text)
+    try:
+        json.dumps(tables)
+    except TypeError as error:
+        raise ValueError("a date or time stands in quotation marks") from error
     return tables
 
 
