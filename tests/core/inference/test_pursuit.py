@@ -34,7 +34,7 @@ def misses(found, form, k_max):
         every = torch.tensor(list(itertools.combinations(candidates, k)))
         errors = form.error(every.expand(len(form.linear), -1, -1))
         missed += int((found.errors[:, k] > errors.amin(1) + 1e-9).sum())
-        torch.testing.assert_close(form.error(found.sets[:, k, :k]), found.errors[:, k])
+        torch.testing.assert_close(form.error(found.sets[:, k : k + 1, :k])[:, 0], found.errors[:, k])
     return missed
 
 
