@@ -16,9 +16,9 @@ from igm_cli.benchmarks.suite import find_suite
 from igm_cli.benchmarks.suites import cost_measure as measure
 from igm_cli.benchmarks.suites import cost_report as report
 from igm_cli.benchmarks.suites.cost import ITEMS, SUITE, CostBench
-from igm_cli.benchmarks.suites.cost_measure import Meter, NetworkUse, line, repeated
+from igm_cli.benchmarks.suites.cost_measure import Meter, NetworkUse, line, repeated, with_gflop
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint
-from igm_cli.core.inference.call_counter import CallCounter, with_gflop
+from igm_cli.core.inference.call_counter import CallCounter
 from igm_cli.core.inference.engine import invert
 from igm_cli.core.inference.noised_batch import Whole
 from igm_cli.core.inference.windows import Local
@@ -98,8 +98,9 @@ def test_tally_changes_nothing_and_offers_what_is_inside(oracle: Oracle, tiny: C
 
 def test_gflop_counts_matrix_products_and_their_gradients() -> None:
     a, b = torch.ones(200, 100, requires_grad=True), torch.ones(100, 50)
+    threads = torch.get_num_threads()
     result, gflop = with_gflop(lambda: torch.autograd.grad((a @ b).sum(), a)[0])
-    assert result.shape == a.shape
+    assert result.shape == a.shape and torch.get_num_threads() == threads
     assert gflop == pytest.approx(2 * 2 * 200 * 100 * 50 / 1e9)
 
 

@@ -424,7 +424,7 @@ def test_the_folder_is_a_pipeline(schedule, request):
     x_t, t = torch.randn(2, 2, 8, 8), torch.tensor([100, 700])
     own = build_denoiser("text-to-image", SHAPE, SPACE, Schedule(trained_on))
     state = torch.load(trained / "state.pt", weights_only=True)["average"]
-    own.load_state_dict({name.removeprefix("module."): v for name, v in state.items() if name != "n_averaged"})
+    own.load_state_dict({name.removeprefix("module."): v for name, v in state.items()})
     own.eval()
     with torch.no_grad():
         embedded = own.embed([f"a photo of a {label}" for label in LABELS])

@@ -13,6 +13,7 @@ from igm_cli.core.inference.noised_batch import noised
 from igm_cli.core.inference.windows import Local
 from igm_cli.core.models import build_denoiser
 from igm_cli.core.noise_schedule import Schedule, ScheduleConfig, draw
+from igm_cli.core.sampling.composed import require_alike
 from igm_cli.core.types import InversionSettings
 from igm_cli.errors import InputError, UsageError
 
@@ -174,7 +175,13 @@ def test_no_concepts_at_all_can_be_asked_for(denoiser):
             invert(denoiser, torch.zeros(3, h, w), QUICK, k=0)
 
 
+def test_models_of_every_architecture_can_be_composed(denoiser):
+    require_alike([("one", denoiser), ("other", denoiser)])
+
+
 def test_misfitting_options_are_refused():
+    with pytest.raises(InputError, match="'window' must be at least 1, not 0"):
+        build_denoiser("factored", {"window": 0}, PLANE, Schedule())
     with pytest.raises(InputError, match="divisible"):
         build_denoiser("factored", {"image_size": (50, 32)}, PLANE, Schedule())
     with pytest.raises(InputError, match="use the unet"):

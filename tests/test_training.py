@@ -134,6 +134,9 @@ def test_another_configuration_is_refused_and_nothing_is_lost(tmp_path):
     with pytest.raises(InputError, match=r"model\.options\.blocks"):
         run(tmp_path, spec=replace(SPEC, options={**SPEC.options, "blocks": 2}))
     assert (tmp_path / "state.pt").read_bytes() == before
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    state["average"]["n_averaged"] = torch.tensor(4)  # of an older version
+    torch.save(state, tmp_path / "state.pt")
     run(tmp_path, replace(CONFIG, steps=8))  # going on for longer is the same run
     assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 8
 

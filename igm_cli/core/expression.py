@@ -20,8 +20,8 @@ from igm_cli.errors import UsageError
 MOST_CLAUSES = 256
 """Most conjunctions that an expression may expand to."""
 
-MOST_WEIGHT = 1000
-"""Largest weight of a concept."""
+LEAST_WEIGHT, MOST_WEIGHT = 1e-6, 1000
+"""Smallest and largest weight of a concept, those of its groups included."""
 
 MOST_ATOMS = 100
 """Most concepts that an expression may name."""
@@ -107,7 +107,8 @@ def words(expression: Expression) -> list[str]:
 def clauses(expression: Expression) -> list[Clause]:
     """Returns the conjunctions that an expression expands to; a :class:`UsageError` if more than :data:`MOST_CLAUSES`.
 
-    NOT is moved to the concepts: NOT (a AND b) is NOT a OR NOT b, NOT (a OR b) is NOT a AND NOT b.
+    NOT is moved to the concepts: NOT (a AND b) is NOT a OR NOT b, NOT (a OR b) is NOT a AND NOT b.  Within it, weights
+    are those of contributions, and branches are drawn equally often.
     """
     every = _clauses(expression, negated=False)
     total = math.fsum(clause.probability for clause in every)
@@ -120,11 +121,12 @@ def _clauses(expression: Expression, negated: bool) -> list[Clause]:
     if isinstance(expression, Not):
         return _scaled(_clauses(expression.part, not negated), expression.weight)
     if isinstance(expression, Or) != negated:  # one of them
-        total = math.fsum(part.weight for part in expression.parts)
+        drawn = [1.0 if negated else part.weight for part in expression.parts]
         every = [
-            replace(clause, probability=clause.probability * part.weight / total)
-            for part in expression.parts
-            for clause in _clauses(replace(part, weight=1.0), negated)  # a branch's weight is not its concepts'
+            replace(clause, probability=clause.probability * weight / math.fsum(drawn))
+            for part, weight in zip(expression.parts, drawn, strict=True)
+            # a branch's weight is not its concepts'
+            for clause in _clauses(part if negated else replace(part, weight=1.0), negated)
         ]
         _refuse_many(len(every))
         return _scaled(every, expression.weight)
@@ -144,9 +146,19 @@ def _scaled(every: list[Clause], weight: float) -> list[Clause]:
     if weight == 1:
         return every
     return [
-        replace(clause, atoms=tuple(replace(a, weight=a.weight * weight) for a in clause.atoms))
+        replace(clause, atoms=tuple(replace(a, weight=_product(a.weight, weight)) for a in clause.atoms))
         for clause in every
     ]
+
+
+def _product(weight: float, groups: float) -> float:
+    """Returns a weight times that of a group around it."""
+    if not LEAST_WEIGHT <= weight * groups <= MOST_WEIGHT:
+        raise UsageError(
+            f"the weights {weight:g} and {groups:g} of a concept and a group around it amount to {weight * groups:g}, which "
+            f"is not between {LEAST_WEIGHT:g} and {MOST_WEIGHT}; change one of them"
+        )
+    return weight * groups
 
 
 def _refuse_many(count: int) -> None:
@@ -220,7 +232,7 @@ class _Reader:
             group = self._within(self.either)
             if not self.takes("close"):
                 raise self.error("the end of a group whose parenthesis is not closed", self.place)
-            return replace(group, weight=group.weight * self.weight())
+            return replace(group, weight=_product(group.weight, self.weight()))
         words = []
         while self.kind in ("text", "quoted"):
             value = self.tokens[self.at][1]
@@ -253,9 +265,9 @@ class _Reader:
             number = float(value)
         except ValueError:
             number = math.nan
-        if not 0 < number <= MOST_WEIGHT:
+        if not LEAST_WEIGHT <= number <= MOST_WEIGHT:
             raise self.error(
-                f"the weight {value!r}, which is not a number above 0 and up to {MOST_WEIGHT}", place
+                f"the weight {value!r}, which is not a number between {LEAST_WEIGHT:g} and {MOST_WEIGHT}", place
             )
         return number
 

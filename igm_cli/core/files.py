@@ -45,7 +45,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Calls ``write`` with a temporary path beside ``path``, flushes what it wrote to disk, then renames it into place.
 
     The temporary file has a random name and is created exclusively, so that nothing planted beside ``path`` is
-    ever written to; it is removed if ``write`` fails, and if the process is killed, by the next one that writes there.
+    ever written to, and gets the permissions of ``path``; it is removed if ``write`` fails, and if the process is killed, by the next one that writes there.
 
     Raises:
         OutputError: If it cannot be written, or ``path`` is a device, a pipe or a folder, which is left as it is.
@@ -55,9 +55,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary_beside(path) as temporary:
+            mode = path.stat().st_mode if path.exists() else temporary.stat().st_mode
+            temporary.chmod(mode | 0o600)
             write(temporary)
-            with temporary.open("rb") as file:
+            with temporary.open("r+b") as file:  # Windows flushes only what it may write
                 os.fsync(file.fileno())
+            temporary.chmod(mode)
             temporary.replace(path)
     except OSError as error:
         raise OutputError(
@@ -72,7 +75,7 @@ def temporary_beside(path: Path, *, folder: bool = False) -> Iterator[Path]:
     Its lock distinguishes it from what killed processes left.
     """
     _sweep(path.parent.absolute())
-    prefix = f".{path.name[:80]}."
+    prefix = f".{path.name[:40]}."
     while True:
         if folder:
             name = tempfile.mkdtemp(prefix=prefix, suffix=TEMPORARY, dir=path.parent)
@@ -81,6 +84,9 @@ def temporary_beside(path: Path, *, folder: bool = False) -> Iterator[Path]:
             handle, name = tempfile.mkstemp(prefix=prefix, suffix=TEMPORARY, dir=path.parent)
             if fcntl:
                 fcntl.flock(handle, fcntl.LOCK_EX)
+            else:  # Windows neither renames nor removes a file that is open
+                os.close(handle)
+                handle = None
         if os.path.lexists(name) and (handle is not None or not fcntl):
             break  # else another process took it for left over, before it was locked
         if handle is not None:

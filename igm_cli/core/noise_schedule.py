@@ -245,7 +245,7 @@ def drawn(
     return draw(schedule, shape, count, low=low, high=high, seed=seed, start=start).to(device)
 
 
-def shown(views: Tensor, start: int, count: int) -> Tensor:
+def views_of_draws(views: Tensor, start: int, count: int) -> Tensor:
     """Returns the views that draws number ``start .. start+count`` see, ``[count,C,H,W]``.
 
     Views take turns by the digit sum of the draw's number to the base V (Prouhet-Thue-Morse), so that no view has

@@ -49,7 +49,7 @@ def composed_loss(
     """Returns ‖eps - compose_k eps_theta(x_t, t | c_k)‖², averaged over pixels and images.
 
     Networks that predict v, or the velocity of a flow, are weighted by 1/alpha^2, which makes it the error of v
-    (eps_hat - eps = alpha (v_hat - v)).
+    (eps_hat - eps = alpha (v_hat - v)), but for the noisiest samples, which weigh 400 at most.
 
     Args:
         model: Called with (x_t, t, concepts) for (eps_u, Delta).
@@ -68,5 +68,5 @@ def composed_loss(
 
 
 def denoising_weight(schedule: Schedule, t: Tensor) -> Tensor:
-    """Returns 1/alpha^2 for networks that predict v or a velocity, 1 for those that predict eps, ``[B]``."""
+    """Returns 1/max(alpha, 0.05)^2 for networks that predict v or a velocity, 1 for those that predict eps, ``[B]``."""
     return schedule.epsilon_gain(t).clamp(min=0.05).square().reciprocal()

@@ -120,7 +120,11 @@ class InversionSettings:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], **overrides: Any) -> InversionSettings:
         """Returns a checkpoint's settings with those a user gives (None = not given) in their place."""
-        settings = cls(**{**data, **{name: value for name, value in overrides.items() if value is not None}})
+        given = {name: value for name, value in overrides.items() if value is not None}
+        k_min, k_max = given.get("k_min"), data.get("k_max", cls.k_max)
+        if isinstance(k_min, int) and isinstance(k_max, int) and k_min > k_max:
+            given = {"k_max": k_min, **given}
+        settings = cls(**{**data, **given})
         return replace(settings, max_draws=max(settings.max_draws, settings.draws))
 
 

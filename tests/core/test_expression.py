@@ -28,6 +28,8 @@ def amounts_to(text: str) -> dict[str, float]:
         ("NOT a AND b", {"NOT a AND b": 1}),
         ("NOT (a OR b)", {"NOT a AND NOT b": 1}),
         ("NOT (a AND b)", {"NOT a": 0.5, "NOT b": 0.5}),
+        ("NOT (a AND b:3)", {"NOT a": 0.5, "NOT b:3": 0.5}),
+        ("NOT (a:2 OR b)", {"NOT a:2 AND NOT b": 1}),
         ("NOT NOT a", {"a": 1}),
         ('"black and AND white" OR x=y', {"black and AND white": 0.5, "x=y": 0.5}),
         ("a and b", {"a and b": 1}),
@@ -47,10 +49,12 @@ def test_what_expressions_amount_to(text, expected):
         ("a OR OR b", r"character 6, 'OR' where a concept should stand: a OR >>>OR b"),
         ("(a OR b", "parenthesis is not closed"),
         ("a)", r"a parenthesis that was not opened: a>>>\)"),
-        ("a:much", "the weight 'much', which is not a number above 0"),
+        ("a:much", "the weight 'much', which is not a number between 1e-06 and 1000"),
         ("a:-1", "the weight '-1'"),
         ("a:nan", "the weight 'nan'"),
-        ("a:1e30", "the weight '1e30', which is not a number above 0 and up to 1000"),
+        ("a:1e30", "the weight '1e30', which is not a number between 1e-06 and 1000"),
+        ("((a:1000):1000):1000", "the weights 1000 and 1000 of a concept and a group around it amount to 1e"),
+        ("(a:1e-4):1e-4 OR b", "amount to 1e-08, which is not between 1e-06 and 1000"),
         ('"a', "quotation mark that is not closed"),
         ("a NOT b", "'NOT': a >>>NOT b"),
         ("(" * 60 + "a" + ")" * 60, "more than 50 groups"),
@@ -67,6 +71,12 @@ def test_there_are_no_more_than_256_branches():
     for many in (parse(" AND ".join(["(a OR b)"] * 9)), Or((Atom("a"),) * 257)):
         with pytest.raises(UsageError, match="branches, and 256 is the most"):
             clauses(many)
+
+
+def test_weights_of_groups_and_concepts_are_bounded_together():
+    for text in ("(a:1000 AND b):2", "NOT (a:1e-6 AND b):0.1"):
+        with pytest.raises(UsageError, match="which is not between 1e-06 and 1000"):
+            clauses(parse(text))
 
 
 def expressions() -> st.SearchStrategy[Expression]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+from igm_cli.core import files
 from igm_cli.core.files import TEMPORARY, temporary_beside, write_atomically, write_json
 from igm_cli.core.weights import write_weights
 from igm_cli.errors import OutputError
@@ -36,6 +38,41 @@ def test_files_follow_the_umask(tmp_path):
     finally:
         os.umask(before)
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640}
+
+
+def test_a_file_keeps_its_permissions(tmp_path):
+    path = tmp_path / "a.json"
+    for mode in (0o600, 0o444):
+        write_json(path, {})
+        path.chmod(mode)
+        write_json(path, {"a": 1})
+        assert path.stat().st_mode & 0o777 == mode
+
+
+def test_long_names_are_written(tmp_path):
+    write_json(tmp_path / ("名" * 80 + ".json"), {})  # 245 bytes of the 255 that a name may have
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="sees open files in /proc")
+def test_files_are_flushed_and_renamed_as_windows_allows(tmp_path, monkeypatch):
+    """Windows flushes only files open for writing, and renames only closed ones."""
+    import fcntl
+
+    access, replace, renamed = fcntl.F_GETFL, Path.replace, []
+
+    def flush(handle):
+        assert fcntl.fcntl(handle, access) & os.O_ACCMODE == os.O_RDWR
+
+    def rename(self, target):
+        assert self not in [handle.resolve() for handle in Path("/proc/self/fd").iterdir()]
+        renamed.append(target)
+        return replace(self, target)
+
+    monkeypatch.setattr(files, "fcntl", None)
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(Path, "replace", rename)
+    write_json(tmp_path / "a.json", {})
+    assert renamed == [tmp_path / "a.json"] == list(tmp_path.iterdir())
 
 
 def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path):

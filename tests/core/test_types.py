@@ -90,6 +90,9 @@ def test_what_a_user_gives_stands_before_the_checkpoints():
     settings = InversionSettings.from_dict({"draws": 4, "grid": [8, 8], "seed": 3}, draws=6, seed=None, k_max=2)
     assert (settings.draws, settings.grid, settings.seed, settings.k_max) == (6, (8, 8), 3, 2)
     assert settings.max_draws == InversionSettings().max_draws
+    assert InversionSettings.from_dict({"k_max": 6}, k_min=12).k_max == 12
+    with pytest.raises(UsageError, match="k-min 12 must lie between 0 and k-max 8"):
+        InversionSettings.from_dict({"k_max": 6}, k_min=12, k_max=8)
     more = InversionSettings.from_dict({"max_draws": 8}, draws=20)
     assert (more.draws, more.max_draws) == (20, 20)
 

@@ -36,7 +36,7 @@ def test_the_search_of_sets(gpu: str, composition: Composition, crowded: bool) -
     linear = (delta @ residual[..., None])[..., 0]
     form = QuadraticForm(residual.square().sum(1), linear, delta @ delta.mT, usable, composition)
     there = form.to(torch.device(gpu))
-    sets, found = pursuit_triton.search(there, K, BEYOND, swaps=SWAPS, exchanges=EXCHANGES)
+    sets, found = pursuit_triton.search(there, K, K + BEYOND, swaps=SWAPS, exchanges=EXCHANGES)
     expected = pursuit(form, K)
     assert torch.equal(found.cpu(), expected.errors.isfinite())
     errors = there.error(sets).cpu().masked_fill(~found.cpu(), torch.inf)

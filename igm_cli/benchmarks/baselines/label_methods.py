@@ -26,11 +26,11 @@ from torch import Tensor
 from igm_cli.core.concepts import Text
 from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.inference.any_set import sizes_of
-from igm_cli.core.inference.direct import Hypotheses, Scores, mean_errors, staged_errors
+from igm_cli.core.inference.direct import Hypotheses, Scores, mean_errors
 from igm_cli.core.inference.noised_batch import importance_of, predictions
 from igm_cli.core.inference.reference import unsure_answer
 from igm_cli.core.models.prompts import compound
-from igm_cli.core.noise_schedule import draw, shown
+from igm_cli.core.noise_schedule import draw, views_of_draws
 from igm_cli.core.types import Inversion, InversionSettings
 
 RATE = 0.1  # learning rate of prompt-weights: AdamW on the logits of the weights
@@ -71,7 +71,7 @@ def compound_prompts(
         return torch.as_tensor(predicted.unflatten(1, (len(which), len(space.templates))).mean(2))
 
     hypotheses = Hypotheses(len(sets), len(space.templates), named)
-    scores = (staged_errors if stages else mean_errors)(denoiser, image, settings, hypotheses)
+    scores = mean_errors(denoiser, image, settings, hypotheses, None if stages else 1)
     return _least(space, sets, scores, settings.draws)
 
 
@@ -114,7 +114,7 @@ def _error_of_weights(
     shape, schedule = tuple(image.shape[-3:]), denoiser.schedule
     draws = draw(schedule, shape, BATCH, low=s.low, high=s.high, seed=s.seed, start=start).to(image.device)
     with torch.no_grad():
-        x_t = schedule.add_noise(shown(image, start, BATCH), draws.noise, draws.t)
+        x_t = schedule.add_noise(views_of_draws(image, start, BATCH), draws.noise, draws.t)
         rows = torch.eye(len(logits), device=image.device)
         predicted = predictions(denoiser, denoiser.features(x_t, draws.t), rows[None])  # [N,M,C,H,W]
         importance = importance_of(denoiser.schedule, draws.t, s.power)

@@ -10,27 +10,49 @@ import multiprocessing
 import re
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from igm_cli.benchmarks.timing import Clock, clocked
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint
 from igm_cli.core.device import keep_freed_memory
 from igm_cli.core.device import peak_memory as peak_gigabytes
-from igm_cli.core.inference.call_counter import CallCounter, with_gflop
+from igm_cli.core.inference.call_counter import CallCounter
 from igm_cli.core.inference.engine import invert
 from igm_cli.core.types import InversionSettings
 
+T = TypeVar("T")
+
 FEW_SCORED = 8
 """Draws for scoring short descents; the full scoring is measured once, separately."""
+
+
+def with_gflop(run: Callable[[], T]) -> tuple[T, float]:
+    """Runs a function on one thread and counts its arithmetic, backward passes included.
+
+    Counting slows it down: do not time it.
+
+    Returns:
+        The function's result, and 1e9 floating-point operations of matrix products, convolutions and
+        attention (a multiplication and an addition are two); nothing else is counted.
+    """
+    counter, threads = FlopCounterMode(display=False), torch.get_num_threads()
+    torch.set_num_threads(1)  # the counter sees the thread it is opened in
+    try:
+        with counter:
+            result = run()
+    finally:
+        torch.set_num_threads(threads)
+    return result, counter.get_total_flops() / 1e9
 
 
 class NetworkUse(NamedTuple):

@@ -14,7 +14,6 @@ from igm_cli.core.decomposition.binding import BINDINGS, Binding
 from igm_cli.core.device import to_device
 from igm_cli.errors import InputError, counted
 
-COLLINEAR = 1e-5  # largest difference from 1 of the cosine of collinear codewords
 MOST_CODEBOOKS = 16
 UNIT = 1e-5  # largest difference from 1 of the modulus of a coordinate that counts as one
 
@@ -149,18 +148,6 @@ class Codebooks:
         # on the CPU: not every device has float64
         grams = (one.cpu().double() @ other.cpu().double().T for one, other in books)
         return [torch.linalg.pinv(gram, hermitian=True).float().to(self.device) for gram in grams]
-
-    @cached_property
-    def phases(self) -> dict[int, Tensor]:
-        """Multiples e^{iφ} ≠ 1 that turn one codeword into another ``[n_k,n_k]``, else 0; by factor, if it has any."""
-        result = {}
-        for factor, spectra in enumerate(self.spectra):
-            book = spectra / self.norm(spectra)[:, None]
-            cosine = (book.conj() * self.weights) @ book.T
-            collinear = (cosine.abs() > 1 - COLLINEAR) & ((cosine - 1).abs() > COLLINEAR**0.5)
-            if collinear.any():
-                result[factor] = torch.where(collinear, cosine, torch.zeros_like(cosine))
-        return result
 
 
 def check_books(books: Sequence[Tensor]) -> None:

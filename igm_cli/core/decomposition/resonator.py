@@ -11,7 +11,7 @@ The networks read each factor's estimate from the vector after unbinding the oth
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import reduce
 from operator import mul
@@ -35,7 +35,7 @@ Estimate: TypeAlias = tuple[Tensor, Tensor]
 """A factor's estimate x_k ``[B,F]``, and the belief in each codeword ``[B,n_k]``."""
 
 
-class Dynamics:
+class Dynamics(ABC):
     """An iterative method, which improves estimates of all factors step by step."""
 
     @abstractmethod

@@ -17,6 +17,7 @@ from igm_cli.core.decomposition.codebooks import Codebooks
 
 CAUTION = 100.0  # c: weight of the hypothesis that a vector is no product at all
 BEYOND_CHANCE = 1 - 1e-3  # confidence at which an iteration stops, if no exchange of one factor is better
+COLLINEAR = 1e-5  # largest difference from 1 of the cosine of collinear codewords
 TIE = 1e-5  # difference in similarity up to which two products cannot be told apart
 
 
@@ -146,8 +147,13 @@ def phase_equivalent(codebooks: Codebooks, indices: Tensor) -> Tensor:
     These are -x and -y for x and y, and e^{iφ} x and e^{-iφ} y in general.
     """
     result = torch.zeros_like(indices, dtype=torch.bool)
-    # [B,n_k], 0 where there is none
-    phases = {k: numbers[indices[:, k]] for k, numbers in codebooks.phases.items()}
+    phases = {}  # multiples e^{iφ} ≠ 1 that turn the chosen codeword into another [B,n_k], else 0
+    for factor, spectra in enumerate(codebooks.spectra):
+        book = spectra / codebooks.norm(spectra)[:, None]
+        cosine = (book[indices[:, factor]].conj() * codebooks.weights) @ book.T
+        collinear = (cosine.abs() > 1 - COLLINEAR) & ((cosine - 1).abs() > COLLINEAR**0.5)
+        if collinear.any():
+            phases[factor] = torch.where(collinear, cosine, torch.zeros_like(cosine))
     for one, other in itertools.combinations(phases, 2):
         product = phases[one][:, :, None] * phases[other][:, None, :]
         same = ((product - 1).abs() < TIE**0.5).flatten(1).any(1)

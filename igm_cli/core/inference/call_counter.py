@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.inference.noised_batch import Whole
@@ -79,22 +78,3 @@ class CallCounter:
             return result
 
         return count
-
-
-def with_gflop(run: Callable[[], T]) -> tuple[T, float]:
-    """Runs a function on one thread and counts its arithmetic, backward passes included.
-
-    Counting slows it down: do not time it.
-
-    Returns:
-        The function's result, and 1e9 floating-point operations of matrix products, convolutions and
-        attention (a multiplication and an addition are two); nothing else is counted.
-    """
-    counter, threads = FlopCounterMode(display=False), torch.get_num_threads()
-    torch.set_num_threads(1)  # the counter sees the thread it is opened in
-    try:
-        with counter:
-            result = run()
-    finally:
-        torch.set_num_threads(threads)
-    return result, counter.get_total_flops() / 1e9

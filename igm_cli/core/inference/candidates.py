@@ -15,7 +15,7 @@ from igm_cli.core.device import floats_at_once, search_device, side_by_side
 from igm_cli.core.inference.noised_batch import NoisedBatch, Whole, noised
 from igm_cli.core.inference.statistics import GramStatistics, gathered
 from igm_cli.core.inference.windows import DENSE_CELLS, Windows
-from igm_cli.core.noise_schedule import drawn, shown
+from igm_cli.core.noise_schedule import drawn, views_of_draws
 from igm_cli.core.types import InversionSettings, Progress
 from igm_cli.errors import UsageError
 
@@ -158,25 +158,23 @@ class CandidateSet:
             self.importance = torch.cat([self.importance, part.seen.importance.to(self.home)])
             if self.growing:
                 self.parts.append(part)
-        if not self.progress:
-            self.calls += count * self.calls_per_draw()
 
     def _see(self, span: tuple[int, int], asked: Tensor | None) -> tuple[_Part, Tensor, Tensor, Tensor]:
         start, end = span
         s, device = self.settings, self.images.device
         shape = tuple(self.images.shape[-3:])
         taken = drawn(self.denoiser.schedule, shape, end - start, s.low, s.high, s.seed, start, device)
-        images = torch.stack([shown(image, start, end - start) for image in self.images], dim=1)
+        images = torch.stack([views_of_draws(image, start, end - start) for image in self.images], dim=1)
         candidates = self.candidates if asked is None else self.candidates[:, asked.to(device)]
         shared = None if self.has_base else candidates[:1]
         seen = noised(self.denoiser, images, taken, s.power, shared)
         part = _Part(seen)
         square = seen.residual.square().mean((2, 3)).T.to(self.home)
         linear, gram = self._add(part, candidates)
-        if self.progress:
-            with self._told:
-                each = self.calls_per_draw()
-                self.calls += (end - start) * each
+        with self._told:
+            each = self.calls_per_draw()
+            self.calls += (end - start) * each
+            if self.progress:
                 done = int(self.calls.sum())
                 left = (s.max_draws - end) * int(each.sum())
                 self.progress(done, done + left)

@@ -24,7 +24,7 @@ from igm_cli.errors import UsageError
 GRID_SIZE = 384
 """Points of a grid whose size is not given."""
 
-BEYOND = 3
+SHORTLISTED_BEYOND = 3
 """How many concepts beyond the largest answer the grid's shortlist is searched for."""
 
 RESCANNED = 16
@@ -103,7 +103,7 @@ class ContinuousInference:
         keep = max(round(s.keep * max(1.0, area)), 2 * k_max)
         self.candidates.add(grid[best_of_points(explained, self.points, keep).sort().values])
         form = self.candidates.statistics().expected
-        path = pursuit(form, k_max + BEYOND, cost=self.constraint.cost, least=self.constraint.least)
+        path = pursuit(form, k_max + SHORTLISTED_BEYOND, cost=self.constraint.cost, least=self.constraint.least)
         self.candidates.select(self.useful(path))
         self.settle_values(0, path.sets[:, 0])
         every = torch.arange(self.candidates.usable.shape[1], device=self.candidates.home)

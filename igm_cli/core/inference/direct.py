@@ -19,7 +19,7 @@ from igm_cli.core.composition import Composition, compose
 from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.device import inference_precision
 from igm_cli.core.inference.noised_batch import importance_of
-from igm_cli.core.noise_schedule import Draws, draw, shown
+from igm_cli.core.noise_schedule import Draws, draw, views_of_draws
 from igm_cli.core.types import InversionSettings
 
 FLOATS_AT_ONCE = 2**24
@@ -87,22 +87,15 @@ class Scores:
 
 
 def mean_errors(
-    denoiser: Denoiser, image: Tensor, settings: InversionSettings, hypotheses: Hypotheses
-) -> Scores:
-    """Scores all hypotheses under ``settings.draws`` noise samples."""
-    return staged_errors(denoiser, image, settings, hypotheses, stages=1)
-
-
-def staged_errors(
     denoiser: Denoiser,
     image: Tensor,
     settings: InversionSettings,
     hypotheses: Hypotheses,
-    stages: int | None = None,
+    stages: int | None = 1,
 ) -> Scores:
-    """Eliminates the worse half after every stage; the rest sees more noise, up to ``settings.draws`` samples.
+    """Scores hypotheses under ``settings.draws`` noise samples, the worse half eliminated after every stage but the last.
 
-    Diffusion Classifier (Li et al. 2023, section 3.3, Algorithm 2).  By default, one or two are left at the last stage.
+    Diffusion Classifier (Li et al. 2023, section 3.3, Algorithm 2).  With None, one or two are left at the last stage.
     """
     shape, s = tuple(image.shape[-3:]), settings
 
@@ -116,7 +109,7 @@ def staged_errors(
         total, weight = torch.zeros(len(which), dtype=torch.float64), 0.0
         most = max(1, FLOATS_AT_ONCE // (draws.noise[0].numel() * hypotheses.calls))
         group = min(most, len(which))  # hypotheses at once; noise samples take the room left
-        at_once, images = max(1, most // group), shown(image, first, count)
+        at_once, images = max(1, most // group), views_of_draws(image, first, count)
         parts = (part.split(at_once) for part in (images, draws.t, draws.noise, every))
         for seen, t, noise, importance in zip(*parts, strict=True):
             with inference_precision(image.device):

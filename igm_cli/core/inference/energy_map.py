@@ -17,7 +17,7 @@ from torch import Tensor
 from igm_cli.core.device import divided_work, side_by_side
 from igm_cli.core.inference.candidates import DRAWS_AT_ONCE
 from igm_cli.core.inference.noised_batch import noised
-from igm_cli.core.noise_schedule import drawn, shown
+from igm_cli.core.noise_schedule import drawn, views_of_draws
 from igm_cli.core.types import InversionSettings
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def energy_map(denoiser: Denoiser, image: Tensor, settings: InversionSettings, c
     def gains(start: int) -> tuple[Tensor, Tensor]:
         count = min(DRAWS_AT_ONCE, s.draws - start)
         draws = drawn(denoiser.schedule, shape, count, s.low, s.high, s.seed, start, image.device)
-        seen = noised(denoiser, shown(image, start, count)[:, None], draws, s.power)
+        seen = noised(denoiser, views_of_draws(image, start, count)[:, None], draws, s.power)
         pull, square = (each[0].cpu().double() for each in seen.explained(candidates.to(image.device)))
         return 2 * pull - square, seen.importance.cpu().double().sum()
 

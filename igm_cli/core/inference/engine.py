@@ -25,6 +25,7 @@ from igm_cli.core.device import divided_work, memory_of, on_streams, side_by_sid
 from igm_cli.core.inference.candidates import CandidateSet
 from igm_cli.core.inference.constraints import Alternatives, Answer, Constraint
 from igm_cli.core.inference.continuous import ContinuousInference
+from igm_cli.core.inference.noised_batch import Whole
 from igm_cli.core.inference.posterior import posterior, posteriors, shrink_to_chance
 from igm_cli.core.inference.sparse_subset import SparseSubset
 from igm_cli.core.inference.statistics import PairedDifference
@@ -117,13 +118,16 @@ def invert_batch(
         seconds = (time.monotonic() - started) / len(group)
         return [replace(each, seconds=seconds) for each in found]
 
-    return [each for found in in_groups(understand, images) for each in found]
+    return [each for found in in_groups(understand, images, denoiser) for each in found]
 
 
-def in_groups(work: Callable[[Tensor], R], images: Tensor) -> list[R]:
-    """Works on images in groups that pass a device together; on a CPU, single images side by side on its cores."""
+def in_groups(work: Callable[[Tensor], R], images: Tensor, denoiser: Denoiser) -> list[R]:
+    """Works on images in groups that pass a device together; on a CPU, single images side by side on its cores.
+
+    A denoiser with whole predictions keeps a device busy by itself, and serves one group at a time.
+    """
     with torch.no_grad(), divided_work(images.device):
-        together = side_by_side if images.device.type == "cpu" else on_streams
+        together = side_by_side if images.device.type == "cpu" or isinstance(denoiser, Whole) else on_streams
         return together(work, images.split(_images_at_once(images)))
 
 
@@ -146,8 +150,8 @@ def by_statistics(
     """Inverts a batch of images ``[B,C,H,W]`` whose tensors are computed together; see :func:`invert_batch`."""
     space = denoiser.space
     constraint = constraint_of(space)(space, settings, k)
-    finite = not isinstance(constraint, SparseSubset)
-    candidates = CandidateSet(denoiser, images, settings, composition, growing=not finite, progress=progress)
+    growing = isinstance(constraint, SparseSubset)
+    candidates = CandidateSet(denoiser, images, settings, composition, growing=growing, progress=progress)
     if isinstance(constraint, SparseSubset):
         ContinuousInference(candidates, constraint).run()
     else:

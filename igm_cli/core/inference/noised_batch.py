@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.concepts import ConceptSpace
-from igm_cli.core.device import inference_precision, side_by_side
+from igm_cli.core.device import floats_at_once, inference_precision, side_by_side
 from igm_cli.core.inference.windows import Local, Windows
 from igm_cli.core.noise_schedule import Draws, Schedule
 
@@ -23,6 +23,9 @@ CONCEPTS_AT_ONCE = 12
 
 If points have values, these numbers count points: the values of a point share most of the work and stay together.
 """
+
+WIDTH = 64
+"""Values that a whole network holds at once, per value of an image; a rough bound of its memory."""
 
 
 @runtime_checkable
@@ -94,9 +97,21 @@ class NoisedBatch:
             return Windows.joined(side_by_side(lambda some: self._windows(concepts, around, some), parts))
         with precision_of(self.denoiser, concepts.device):
             rows = concepts if b == 1 else concepts.repeat(n, 1, 1)
-            delta = self.shared if self.shared is not None else self.denoiser.contributions(self.features, rows)
+            if self.shared is not None:
+                delta = self.shared
+            else:
+                parts = rows.split(self._concepts_at_once(rows), dim=1)
+                delta = torch.cat([self.denoiser.contributions(self.features, part) for part in parts], dim=1)
         cells = torch.zeros(b, delta.shape[1], 1, dtype=torch.long, device=delta.device)
         return Windows(delta.float().flatten(2).unflatten(0, (n, b))[..., None, :], cells, (1, 1))
+
+    def _concepts_at_once(self, concepts: Tensor) -> int:
+        """Returns how many of the concepts ``[R,M,D]`` pass the network together; as many as fit, if each is a whole pass."""
+        from igm_cli.core.denoiser import InputFeatures  # not needed by local concepts
+
+        if isinstance(self.features, InputFeatures) and not isinstance(self.denoiser, Whole):
+            return max(1, floats_at_once(concepts.device) // (WIDTH * self.residual.numel()))
+        return max(1, concepts.shape[1])
 
     def _windows(self, concepts: Tensor, around: Tensor | None, some: slice) -> Windows:
         denoiser = cast(Local, self.denoiser)

@@ -38,19 +38,16 @@ SWAPS, EXCHANGES = 50, 20
 """Most exchanges of one member in a row, and most rounds of exchanges."""
 
 
-def pursuit(
-    form: QuadraticForm, k_max: int, beyond: int = BEYOND, *, cost: float = 0.0, least: int | None = None
-) -> Solution:
+def pursuit(form: QuadraticForm, k_max: int, *, cost: float = 0.0, least: int | None = None) -> Solution:
     """Finds a good set of every size 0..k_max.
 
-    Upwards it adds the candidate that lowers the error most; downwards, from a few concepts more, it drops the one that
+    Upwards it adds the candidate that lowers the error most; downwards, from :data:`BEYOND` concepts more, it drops the one that
     is missed least.  After each step it exchanges one member, then two, for other candidates as long as that helps: two
     objects close together are easily mistaken for one between them, and only a change of both corrects it.
 
     Args:
         form: Expected errors of B images.
         k_max: Largest set asked for.
-        beyond: How many concepts beyond ``k_max`` the way down begins with.
         cost: Cost of a concept; it decides which sets are too large to be chosen.
         least: Size up to which no sets are given up; None gives up none at all.
 
@@ -60,18 +57,18 @@ def pursuit(
     if has_triton(form.gram.device):
         from igm_cli.core.inference import pursuit_triton as kernel
 
-        if kernel.fits(form, k_max + beyond):
-            sets, found = kernel.search(form, k_max, beyond, swaps=SWAPS, exchanges=EXCHANGES)
+        if kernel.fits(form, k_max + BEYOND):
+            sets, found = kernel.search(form, k_max, k_max + BEYOND, swaps=SWAPS, exchanges=EXCHANGES)
             errors = form.error(sets).masked_fill(~found, torch.inf)
             return Solution(sets, errors, torch.zeros_like(sets[:, 0, 0]))
     if form.gram.device.type != "cpu":
-        searched = pursuit(form.to(torch.device("cpu")), k_max, beyond, cost=cost, least=least)
+        searched = pursuit(form.to(torch.device("cpu")), k_max, cost=cost, least=least)
         return searched.to(form.gram.device)
     images = len(form.linear)
     sets = torch.full((images, k_max + 1, k_max), -1)
     errors = torch.full((images, k_max + 1), torch.inf, dtype=torch.float64)
     for image in range(images):
-        path = _Search(form, image).run(k_max, beyond, cost, least)
+        path = _Search(form, image).run(k_max, cost, least)
         sets[image], errors[image] = map(torch.from_numpy, path)
     return Solution(sets, errors, torch.zeros(images, dtype=torch.long))
 
@@ -101,11 +98,11 @@ class _Search:
         self.w = 1.0
         """Weight of a contribution at the current size."""
 
-    def run(self, k_max: int, beyond: int, cost: float, least: int | None) -> tuple[Sets, Floats]:
+    def run(self, k_max: int, cost: float, least: int | None) -> tuple[Sets, Floats]:
         """Returns the best set found of every size ``[k_max+1,k_max]`` and its error; see :func:`pursuit`."""
         sets, errors = np.full((k_max + 1, k_max), -1), np.full(k_max + 1, np.inf)
         errors[0] = self.constant
-        top = min(k_max + beyond, int((~self.blocked).sum()))
+        top = min(k_max + BEYOND, int((~self.blocked).sum()))
 
         def keep() -> None:
             size, error = len(self.members), self.error()

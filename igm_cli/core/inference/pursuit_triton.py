@@ -26,15 +26,13 @@ def fits(form: QuadraticForm, top: int) -> bool:
     return top < MOST_MEMBERS and 0 < form.linear.shape[1] <= MOST_CANDIDATES
 
 
-def search(
-    form: QuadraticForm, k_max: int, beyond: int, *, swaps: int, exchanges: int
-) -> tuple[Tensor, Tensor]:
+def search(form: QuadraticForm, k_max: int, top: int, *, swaps: int, exchanges: int) -> tuple[Tensor, Tensor]:
     """Returns the best sets found ``[B,k_max+1,k_max]``, padded with -1, and which were found ``[B,k_max+1]``.
 
     Args:
         form: Expected errors of B images.
         k_max: Largest set asked for.
-        beyond: How many concepts beyond ``k_max`` the way down begins with.
+        top: How many concepts the way down begins with.
         swaps: Exchanges of one member in a row at most.
         exchanges: Rounds of exchanges of one and of two members at most.
     """
@@ -52,7 +50,7 @@ def search(
         found,
         m,
         k_max,
-        k_max + beyond,
+        top,
         BM=block,
         BT=t,
         SWAPS=swaps,
@@ -210,8 +208,8 @@ def pursuit(
     linear, gram, usable = linear + image * M, gram + image * M * M, usable + image * M
     t, j = tl.arange(0, BT), tl.arange(0, BM)
     tolerance = 1e-7 * tl.load(constant + image)
-    fewest = tl.sum((tl.load(usable + j, mask=j < M, other=0) != 0).to(tl.int32), 0)
-    most = tl.minimum(top, fewest)
+    usable_count = tl.sum((tl.load(usable + j, mask=j < M, other=0) != 0).to(tl.int32), 0)
+    most = tl.minimum(top, usable_count)
     members = tl.full([BT], 0, tl.int32)
     known = tl.full([BT, BT], -1, tl.int32)  # the best set of every size
     errors = tl.full([BT], float("inf"), tl.float64)  # without the constant, which all share

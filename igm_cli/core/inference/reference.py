@@ -20,7 +20,7 @@ from torch import Tensor
 from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import Categorical, Continuous
 from igm_cli.core.denoiser import Denoiser
-from igm_cli.core.inference.direct import Hypotheses, composed_predictions, hypothesis_errors, staged_errors
+from igm_cli.core.inference.direct import Hypotheses, composed_predictions, hypothesis_errors, mean_errors
 from igm_cli.core.inference.noised_batch import importance_of
 from igm_cli.core.inference.one_of_each import groups_of
 from igm_cli.core.inference.statistics import PairedDifference
@@ -179,7 +179,7 @@ def enumerate_all(
     composition: Composition,
     stages: int | None = 1,
 ) -> Inversion:
-    """Scores all configurations under ``draws`` shared noise samples; see :func:`staged_errors` for more stages."""
+    """Scores all configurations under ``draws`` shared noise samples; see :func:`mean_errors` for more stages."""
     space = cast(Categorical, denoiser.space)
     groups_of(space, k)
     rows = configurations(space).to(image.device)  # [R,F,D]
@@ -187,7 +187,7 @@ def enumerate_all(
     def predict(features: Any, which: Tensor) -> Tensor:
         return composed_predictions(denoiser, features, rows[which.to(rows.device)], composition)
 
-    found = staged_errors(denoiser, image, settings, Hypotheses(len(rows), rows.shape[1], predict), stages)
+    found = mean_errors(denoiser, image, settings, Hypotheses(len(rows), rows.shape[1], predict), stages)
     best = int(found.errors.argmin())
     calls = found.calls + settings.draws  # the base, once for every noise sample
     return unsure_answer(rows[best], float(found.errors[best]), calls, settings.draws)

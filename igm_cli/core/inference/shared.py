@@ -144,7 +144,6 @@ class _Search:
         progress: Progress | None,
     ) -> None:
         self.denoiser, self.images, self.k, self.composition = denoiser, images, k, composition
-        self.as_given = check_shared(denoiser.space, settings, k)
         self.constraint = check_shared(denoiser.space, settings, k)
         self.settings, self.progress, self.calls, self.done = self.constraint.settings, progress, 0, 0
         self.candidates = images.new_zeros(0, denoiser.space.dim)
@@ -201,10 +200,10 @@ class _Search:
             self.tell(len(group))
             return members, typical, int(found.calls.sum()), own.cost
 
-        proposed = in_groups(propose_for, self.images)
+        proposed = in_groups(propose_for, self.images, self.denoiser)
         self.typical = [each for _, typical, _, _ in proposed for each in typical]
         self.calls += sum(calls for *_, calls, _ in proposed)
-        self.constraint.cost = self.as_given.cost = proposed[0][3]
+        self.constraint.cost = proposed[0][3]
         members = sorted((own for group, *_ in proposed for own in group), key=len)
         candidates: Tensor = torch.cat(members[:PROPOSERS]).unique(dim=0)
         return candidates
@@ -219,7 +218,7 @@ class _Search:
             self.tell(len(group))
             return found
 
-        return in_groups(see, self.images)
+        return in_groups(see, self.images, self.denoiser)
 
     def statistics(self, sets: Sequence[CandidateSet]) -> GramStatistics:
         """Returns the statistics of all images."""
@@ -231,8 +230,8 @@ class _Search:
     def choose(self, statistics: GramStatistics) -> _Choice:
         """Adds one concept after the other, then exchanges them as long as that helps."""
         form = statistics.expected
-        free = self.as_given.solve(form)
-        own, _ = self.confidences(self.as_given, statistics, free)
+        free = self.constraint.solve(form)  # the alternatives refer to it
+        own, _ = self.confidences(statistics, free)
         most = self.k if self.k is not None else int((free.best >= 0).sum(1).min())
         choice, alone = self.explained(statistics, [], own), (2 * form.linear - form.diagonal).sum(0)
         while len(choice.held) < most:
@@ -274,17 +273,14 @@ class _Search:
             own: The :meth:`confidences` of the images' own sets, used for the members of these.
         """
         form = statistics.expected
-        self.constraint.solve(form)  # the alternatives refer to it
         solution = self.constraint.containing(form, held)
-        forced, decided = self.confidences(self.constraint, statistics, solution)
+        forced, decided = self.confidences(statistics, solution)
         support = torch.where(own.isnan(), forced, own)[:, held]
         return _Choice(held, solution, support, decided)
 
-    def confidences(
-        self, constraint: Constraint, statistics: GramStatistics, solution: Solution
-    ) -> tuple[Tensor, bool]:
+    def confidences(self, statistics: GramStatistics, solution: Solution) -> tuple[Tensor, bool]:
         """Returns how probable the members of sets are ``[n,M]``, nan for others, and whether all sets are decided."""
-        n = len(self.images)
+        n, constraint = len(self.images), self.constraint
         found = constraint.alternatives(statistics, solution, torch.arange(n))
         answers = constraint.answers(found, self.candidates.expand(n, -1, -1), range(n))
         self.typical = self.typical or self.typicality_of(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -61,21 +62,21 @@ class SparseSubset(Constraint):
 
     def chosen(self, path: Solution) -> Solution:
         """Chooses the K asked for, or the one of least error plus cost."""
-        sizes = torch.arange(path.errors.shape[1], device=path.errors.device)
+        sizes = (path.sets >= 0).sum(-1)  # [B,S]
         most = (path.errors.isfinite() * sizes).amax(1)  # [B]
         if self.k is not None:
             return Solution(path.sets, path.errors, most.clamp(max=self.k))
-        enough = sizes >= most.min().clamp(max=self.settings.k_min)
+        enough = sizes >= most.clamp(max=self.settings.k_min)[:, None]
         errors = path.errors.masked_fill(~enough, torch.inf)
         return Solution(path.sets, path.errors, self.cheapest(errors, sizes))
 
     def alternatives(self, statistics: GramStatistics, solution: Solution, rows: Tensor) -> Alternatives:
         """Compares the chosen K with every other that may be chosen; with none if K is given."""
-        sizes = torch.arange(solution.sets.shape[1], device=solution.sets.device)
-        errors = statistics.errors(solution.sets) + self.cost * sizes[:, None]
+        sizes = (solution.sets >= 0).sum(-1)  # [B,S]
+        errors = statistics.errors(solution.sets) + self.cost * sizes[..., None]
         chosen = errors.gather(1, solution.chosen[:, None, None].expand(-1, 1, errors.shape[2]))
         exists = solution.errors.isfinite() & (sizes >= self.settings.k_min)
-        exists &= (sizes != solution.chosen[:, None]) & (self.k is None)
+        exists &= (sizes != sizes.gather(1, solution.chosen[:, None])) & (self.k is None)
         difference = PairedDifference.of(errors, chosen, statistics.importance)
         return Alternatives(statistics, solution, rows, difference, exists)
 
@@ -99,9 +100,7 @@ class SparseSubset(Constraint):
             errors = torch.stack([found.errors[:, size] for size, found in enumerate(every)], dim=1)
             path = Solution(sets, errors, torch.zeros(len(sets), dtype=torch.long))
         fixed = torch.tensor(list(held)).expand(*path.sets.shape[:2], -1)
-        sizes = h + torch.arange(rest + 1)
-        chosen = self.cheapest(path.errors, sizes)
-        return Solution(torch.cat([fixed, path.sets], dim=2), path.errors, chosen)
+        return self.chosen(replace(path, sets=torch.cat([fixed, path.sets], dim=2)))
 
     def least_with(self, form: QuadraticForm, held: Sequence[int]) -> Tensor:
         """Returns the error plus cost of a good set that holds the given candidates and one more ``[B,M]``.

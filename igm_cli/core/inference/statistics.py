@@ -56,14 +56,9 @@ class QuadraticForm:
         return float(weight(self.composition, torch.tensor(k)))
 
     def error(self, sets: Tensor) -> Tensor:
-        """Returns the errors ``[B,...]`` of sets ``[B,...,K]`` of candidate indices; -1 stands for no candidate."""
-        image = torch.arange(len(sets), device=sets.device).view(-1, *[1] * (sets.dim() - 1))  # [B,1..,1]
-        index, there = sets.clamp(min=0), sets >= 0
-        w = weight(self.composition, there.sum(-1)).double()  # [B,...]
-        pull = (self.linear[image, index] * there).sum(-1)
-        both = there[..., :, None] & there[..., None, :]
-        square = (self.gram[image[..., None], index[..., :, None], index[..., None, :]] * both).sum((-2, -1))
-        return self.constant.view(image.shape[:-1]) - 2 * w * pull + w * w * square
+        """Returns the errors ``[B,S]`` of sets ``[B,S,K]`` of candidate indices; -1 stands for no candidate."""
+        one = (self.constant[:, None], self.linear[:, None], self.gram[:, None])
+        return _errors(*one, self.composition, sets)[..., 0]
 
     def mean(self) -> QuadraticForm:
         """Returns the form of the mean error over the images, as that of a single image."""
@@ -130,20 +125,24 @@ class GramStatistics:
 
     def errors(self, sets: Tensor) -> Tensor:
         """Returns the errors of sets ``[B,S,K]`` under every noise sample ``[B,S,N]``; -1 stands for no candidate."""
-        b, s, _ = sets.shape
-        there = sets >= 0
-        w = weight(self.composition, there.sum(-1))[:, None]  # [B,1,S]
-        held = self.linear.new_zeros(b, s, self.linear.shape[2])
-        held = held.scatter_add_(2, sets.clamp(min=0), there.float())[:, None]  # [B,1,S,M]
-        pull = (self.linear[:, :, None] * held).sum(3)  # [B,N,S]
-        square = ((held @ self.gram) * held).sum(3)
-        return (self.residual[..., None] - 2 * w * pull + w * w * square).mT
+        return _errors(self.residual, self.linear, self.gram, self.composition, sets)
 
     def images(self, index: Tensor) -> GramStatistics:
         """Returns the statistics of some of the images, on the CPU."""
         tensors = (self.residual, self.linear, self.gram, self.usable)
         residual, linear, gram, usable = (tensor[index].cpu() for tensor in tensors)
         return GramStatistics(residual, linear, gram, usable, self.composition, self.importance.cpu())
+
+
+def _errors(residual: Tensor, linear: Tensor, gram: Tensor, composition: Composition, sets: Tensor) -> Tensor:
+    """Returns the errors ``[B,S,N]`` of sets ``[B,S,K]``, from the inner products of :class:`GramStatistics`."""
+    there = sets >= 0
+    w = weight(composition, there.sum(-1))[:, None].to(linear)  # [B,1,S]
+    held = linear.new_zeros(*sets.shape[:2], linear.shape[2])
+    held = held.scatter_add_(2, sets.clamp(min=0), there.to(linear))[:, None]  # [B,1,S,M]
+    pull = (linear[:, :, None] * held).sum(3)  # [B,N,S]
+    square = ((held @ gram) * held).sum(3)
+    return (residual[..., None] - 2 * w * pull + w * w * square).mT
 
 
 @dataclass(frozen=True)

@@ -57,20 +57,21 @@ def invert_any_size(
         k: Number of concepts; None estimates it.
         k_max: Most concepts of an image; None derives it from the area.
         margin: How many pixels beyond the border points may lie, to explain what shows of objects there; these points
-            are not part of the answer.  If K is given there is no margin.
+            are not part of the answer.  If K or its least value is given there is no margin.
         composition: How the denoiser was trained to compose.
         progress: Called with the network calls of a single image, or with its tiles; see :func:`in_tiles`.
 
     Raises:
-        UsageError: If K is given for an image of several tiles.
+        UsageError: If K, or its least or largest value, is given for an image of several tiles.
     """
-    if k is not None and in_tiles(images):
+    free = k is None and not settings.k_min
+    if in_tiles(images) and (k_max or not free):
         height, width = images.shape[-2:]
         raise UsageError(
-            f"the number of concepts cannot be given for an image that is inverted in tiles, as one of {width}×{height} "
-            "pixels is; let it be estimated, or scale the image down"
+            "neither the number of concepts nor its least or largest value can be given for an image that is inverted in "
+            f"tiles, as one of {width}×{height} pixels is; let it be estimated, or scale the image down"
         )
-    piece = _Piece(denoiser, settings, k, k_max, margin if k is None else 0, composition)
+    piece = _Piece(denoiser, settings, k, k_max, margin if free else 0, composition)
     if in_tiles(images):
         return [_by_tiles(piece, image, progress) for image in images]
     return [_inside(found) for found in piece.invert(images, progress)]

@@ -71,6 +71,14 @@ class Typical:
         count = len(self.mean)
         if count <= MARGINS or [len(row) for row in self.covariance] != [count] * count:
             raise InputError("the table 'typical' needs a mean and a covariance of as many features")
+        if self.low >= self.high:
+            raise InputError(
+                f"the noise levels {self.low}..{self.high} of the table 'typical' are none; put the lower one first"
+            )
+        if torch.linalg.cholesky_ex(torch.tensor(self.covariance, dtype=torch.float64)).info:
+            raise InputError(
+                "the covariance of the table 'typical' is not positive definite; calibrate the model again"
+            )
 
     def at(self, seen: Tensor) -> float:
         """Returns how typical features ``[F]`` are; nan features are left out."""

@@ -19,7 +19,7 @@ from torch import Tensor
 DENSE_CELLS = 1024
 """Number of cells up to which inner products are taken over the whole image at once."""
 
-TILE = 12
+TILE_CELLS = 12
 """Side in cells of the tiles that larger images are divided into."""
 
 
@@ -158,17 +158,17 @@ class Windows:
         width, height = self.grid
         cell = torch.arange(width * height, device=self.cells.device)
         x, y = cell % width, cell // width
-        for top, left in itertools.product(range(0, height, TILE), range(0, width, TILE)):
-            inside = (x >= left) & (x < left + TILE) & (y >= top) & (y < top + TILE)
-            place = torch.where(inside, (y - top) * TILE + x - left, TILE * TILE)
-            yield torch.nn.functional.pad(place, (0, 1), value=TILE * TILE)
+        for top, left in itertools.product(range(0, height, TILE_CELLS), range(0, width, TILE_CELLS)):
+            inside = (x >= left) & (x < left + TILE_CELLS) & (y >= top) & (y < top + TILE_CELLS)
+            place = torch.where(inside, (y - top) * TILE_CELLS + x - left, TILE_CELLS * TILE_CELLS)
+            yield torch.nn.functional.pad(place, (0, 1), value=TILE_CELLS * TILE_CELLS)
 
     def within(self, image: int, tile: Tensor) -> tuple[Tensor, Tensor]:
         """Returns which contributions to an image reach a tile ``[m]``, and their values in it ``[n,m,T*c]``."""
         place = tile[self.cells[image]]  # [M,W]
-        reach = (place < TILE * TILE).any(1).nonzero()[:, 0]
+        reach = (place < TILE_CELLS * TILE_CELLS).any(1).nonzero()[:, 0]
         n, c = self.values.shape[0], self.values.shape[-1]
-        canvas = self.values.new_zeros(n, len(reach) * (TILE * TILE + 1), c)
-        owner = torch.arange(len(reach), device=place.device)[:, None] * (TILE * TILE + 1)
+        canvas = self.values.new_zeros(n, len(reach) * (TILE_CELLS * TILE_CELLS + 1), c)
+        owner = torch.arange(len(reach), device=place.device)[:, None] * (TILE_CELLS * TILE_CELLS + 1)
         canvas.index_copy_(1, (owner + place[reach]).flatten(), self.values[:, image, reach].flatten(1, 2))
-        return reach, canvas.view(n, len(reach), TILE * TILE + 1, c)[:, :, :-1].flatten(2)
+        return reach, canvas.view(n, len(reach), TILE_CELLS * TILE_CELLS + 1, c)[:, :, :-1].flatten(2)

@@ -48,7 +48,7 @@ class FactoredConfig:
     blocks: Depth = 2
     head_channels: Width = 96
     head_layers: Annotated[int, Field(ge=0, le=100)] = 2
-    window: Annotated[int, Field(ge=0, le=1000)] = 6
+    window: Annotated[int, Field(ge=1, le=1000)] = 6
     pixel_channels: Annotated[int, Field(ge=0, le=2**14)] = 0
     query_layers: Annotated[int, Field(ge=0, le=100)] = 0
     coordinates: bool = True

@@ -86,7 +86,7 @@ class LatentTextToImage(nn.Module):
         self.config, self.space, self.schedule = config, space, schedule
         networks = _networks(config, len(self.tokenizer))
         self.vae, self.text_encoder, self.unet = (networks[part] for part in PARTS)
-        self.reader = Reader(config, len(space.labels))
+        self.reader = LabelHead(config, len(space.labels))
         self.register_buffer("scale", torch.ones(()))
         """Factor that gives latents unit variance (``scaling_factor``)."""
 
@@ -258,7 +258,7 @@ class LatentTextToImage(nn.Module):
             weights[name] = rows
 
 
-class Reader(nn.Module):
+class LabelHead(nn.Module):
     """Predicts labels from the features in the middle of the U-Net; used in training only.
 
     Predictions under labels can use what these features learn.  The denoising error alone teaches small things very

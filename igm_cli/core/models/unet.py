@@ -88,6 +88,7 @@ class UNetDenoiser(nn.Module):
         from diffusers import UNet2DConditionModel
 
         self.config, self.space, self.schedule = config, space, schedule
+        self.image_size = config.image_size
         levels = len(config.channels)
         self.token = ConceptToken(space, config)
         self.unet = UNet2DConditionModel(

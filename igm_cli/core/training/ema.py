@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 class Average(nn.Module):
@@ -22,8 +22,6 @@ class Average(nn.Module):
     def __init__(self, model: nn.Module, decay: float, buffers: bool) -> None:
         super().__init__()
         self.module, self.decay, self.buffers_too = deepcopy(model), decay, buffers
-        self.n_averaged: Tensor
-        self.register_buffer("n_averaged", torch.tensor(0))
 
     @torch.no_grad()
     def update(self, model: nn.Module, count: int) -> None:
@@ -36,4 +34,3 @@ class Average(nn.Module):
         torch._foreach_lerp_([mean for mean, _ in averaged], [value for _, value in averaged], weight)
         if copied:
             torch._foreach_copy_([mean for mean, _ in copied], [value for _, value in copied])
-        self.n_averaged += 1

@@ -266,6 +266,7 @@ class Trainer:
         step, spent = state["step"], state["spent"]
         if not (isinstance(step, int) and isinstance(spent, float) and step >= 0 and math.isfinite(spent)):
             raise ValueError("the state has no step or no time")
+        state["average"].pop("n_averaged", None)  # a count that older versions saved
         for module, weights in ((self.bare_model, state["model"]), (self.average, state["average"])):
             require_finite(weights, "the weights of the run's state", "start another run")
             if learned(module).keys() - weights.keys():

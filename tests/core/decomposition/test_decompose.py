@@ -40,6 +40,12 @@ def test_every_method_takes_easy_products_apart(method: str, name: str) -> None:
     assert (found.iterations <= 100).all() and (found.operations > 0).all()
 
 
+def test_more_products_than_can_be_tried_are_refused() -> None:
+    for books in ([torch.ones(100, 8)] * 8, [torch.ones(1000, 8)] * 16):
+        with pytest.raises(UsageError, match="products are too many to try each; use --method auto"):
+            decompose(torch.ones(1, 8), Codebooks(books), "exhaustive")
+
+
 def test_codebooks_of_different_sizes() -> None:
     books = [
         torch.randint(0, 2, (n, 900), generator=torch.Generator().manual_seed(n)) * 2.0 - 1 for n in (7, 40, 90)

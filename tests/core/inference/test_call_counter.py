@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from label_oracle import LabelOracle, letters
-from oracle import factors, positions
+from oracle import positions
 
-from igm_cli.core.inference.call_counter import CallCounter, with_gflop
+from igm_cli.core.inference.call_counter import CallCounter
 from igm_cli.core.inference.noised_batch import Whole
 
 
@@ -28,11 +28,3 @@ def test_a_counter_offers_what_the_denoiser_does():
     whole = counter.predictions(features, oracle.space.candidates()[None])
     torch.testing.assert_close(whole, oracle.predictions(features, oracle.space.candidates()[None]))
     assert counter.used.contributions == 6
-
-
-def test_arithmetic_is_counted_on_one_thread():
-    weight, threads = torch.randn(64, 32), torch.get_num_threads()
-    result, gflop = with_gflop(lambda: torch.randn(16, 64) @ weight)
-    assert result.shape == (16, 32) and gflop == 2 * 16 * 64 * 32 / 1e9
-    assert torch.get_num_threads() == threads
-    assert with_gflop(lambda: factors().space)[1] == 0

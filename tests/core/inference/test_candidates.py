@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from label_oracle import LabelOracle, letters
-from oracle import factors, positions, statistics_of
+from oracle import Oracle, factors, positions, statistics_of
 
+from igm_cli.core.denoiser import InputFeatures
+from igm_cli.core.inference import noised_batch
 from igm_cli.core.inference.call_counter import CallCounter
 from igm_cli.core.inference.candidates import CandidateSet
 from igm_cli.core.types import InversionSettings
@@ -83,6 +85,35 @@ def test_candidates_given_up_cost_no_calls_and_the_others_stay_the_same():
     assert oracle.calls == 2 * (3 * 4 + 3 * 3)  # what one image has given up, another has not
     pairs = torch.tensor([[[0, 2]], [[1, 2]]])
     torch.testing.assert_close(some.statistics().errors(pairs), whole.errors(pairs), rtol=1e-4, atol=1e-5)
+
+
+def test_concepts_that_are_a_whole_pass_each_pass_the_network_a_few_at_a_time(monkeypatch):
+    class Passes(Oracle):
+        most = 0
+
+        def features(self, x_t, t):
+            return InputFeatures(x_t, t)
+
+        def base(self, features):
+            return super().base((features.x_t, features.t))
+
+        def contributions(self, features, concepts):
+            self.most = max(self.most, concepts.shape[1])
+            return super().contributions((features.x_t, features.t), concepts)
+
+    images = positions().image(TRUTH)[None]
+    candidates = torch.rand(1, 7, 2, generator=torch.Generator().manual_seed(1))
+    found, most = [], []
+    for room in (2**40, 2 * 3 * 3 * 24 * 24 * noised_batch.WIDTH):
+        monkeypatch.setattr(noised_batch, "floats_at_once", lambda device, room=room: room)
+        oracle = Passes(positions().space)
+        some = CandidateSet(oracle, images, InversionSettings(draws=3), "sum", growing=True)
+        some.see(3)
+        some.add(candidates)
+        found.append(some.statistics())
+        most.append(oracle.most)
+    same(*found)
+    assert most == [7, 2]
 
 
 @pytest.mark.parametrize("power", [0.0, 2.0])

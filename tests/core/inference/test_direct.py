@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -17,12 +18,12 @@ from igm_cli.core.inference.direct import (
     composed_predictions,
     hypothesis_errors,
     mean_errors,
-    staged_errors,
 )
 from igm_cli.core.inference.reference import configurations
 from igm_cli.core.noise_schedule import draw
 from igm_cli.core.types import InversionSettings
 
+staged_errors = partial(mean_errors, stages=None)
 TRUTH = torch.tensor([[0.2, 0.3], [0.7, 0.25], [0.5, 0.8]])
 
 

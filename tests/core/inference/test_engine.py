@@ -12,6 +12,7 @@ from oracle import Oracle, factors, positions, products
 
 from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import Categorical, Codebook
+from igm_cli.core.inference import engine
 from igm_cli.core.inference.any_set import KEPT
 from igm_cli.core.inference.call_counter import CallCounter
 from igm_cli.core.inference.engine import by_statistics, invert, invert_batch
@@ -23,6 +24,15 @@ from igm_cli.errors import UsageError
 QUICK = InversionSettings(draws=8, max_draws=8, low=0.1, high=0.8)
 PLAIN = InversionSettings(draws=8, max_draws=32, k_min=1, k_max=3)
 COMPOSITIONS = pytest.mark.parametrize("composition", ["mean", "sum"])
+
+
+@pytest.mark.parametrize(("oracle", "threads"), [(positions(), 2), (LabelOracle(letters(3)), 1)])
+def test_a_denoiser_with_whole_predictions_serves_one_group_at_a_time(oracle, threads, monkeypatch):
+    """On a GPU; its memory of prompts is not for two threads."""
+    monkeypatch.setattr(engine, "on_streams", lambda work, groups: [2 for _ in groups])
+    groups = engine.in_groups(lambda group: 1, torch.zeros(200, 1, 1, 1, device="meta"), oracle)
+    assert groups == [threads] * 2
+
 
 # Factors
 

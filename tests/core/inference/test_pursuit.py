@@ -34,7 +34,7 @@ def misses(found, form, k_max):
         every = torch.tensor(list(itertools.combinations(candidates, k)))
         errors = form.error(every.expand(len(form.linear), -1, -1))
         missed += int((found.errors[:, k] > errors.amin(1) + 1e-9).sum())
-        torch.testing.assert_close(form.error(found.sets[:, k, :k]), found.errors[:, k])
+        torch.testing.assert_close(form.error(found.sets[:, k : k + 1, :k])[:, 0], found.errors[:, k])
     return missed
 
 
@@ -80,9 +80,10 @@ def test_two_close_together_are_not_mistaken_for_one_between_them():
 
 
 @pytest.mark.parametrize("beyond", [0, 4])
-def test_no_candidates_and_few(beyond):
+def test_no_candidates_and_few(beyond, monkeypatch):
+    monkeypatch.setattr(searching, "BEYOND", beyond)
     form = random_form(2, 0, images=2)
-    path = pursuit(form, 4, beyond)
+    path = pursuit(form, 4)
     assert path.errors.isfinite().sum(1).tolist() == [3, 3]
     assert path.sets.shape == (2, 5, 4) and path.sets[:, 0].unique().tolist() == [-1]
     none = pursuit(

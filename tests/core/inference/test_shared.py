@@ -37,7 +37,8 @@ def least(form: QuadraticForm, sets: Sequence[Sequence[int]], held: Sequence[int
     """The least error ``[B]`` of those of some sets that hold candidates, by trying all."""
     kept = [s for s in sets if set(held) <= set(s)]
     errors = [
-        form.error(torch.tensor(s, dtype=torch.long).expand(len(form.linear), -1)) + cost * len(s) for s in kept
+        form.error(torch.tensor(s, dtype=torch.long).expand(len(form.linear), 1, -1))[:, 0] + cost * len(s)
+        for s in kept
     ]
     return torch.stack(errors).amin(0) if errors else torch.full_like(form.constant, torch.inf)
 
@@ -61,7 +62,8 @@ def test_any_set_against_all_sets(composition: Composition, held: list[int]) -> 
         assert all(set(held) <= set(found.members(image)) for image in range(3))
         sizes = (found.best >= 0).sum(1)
         torch.testing.assert_close(
-            form.error(found.best) + constraint.cost * sizes, least(form, sets, held, constraint.cost)
+            form.error(found.best[:, None])[:, 0] + constraint.cost * sizes,
+            least(form, sets, held, constraint.cost),
         )
 
 
@@ -74,7 +76,8 @@ def test_sparse_subset_against_all_sets(composition: Composition, held: list[int
     sizes = (found.best >= 0).sum(1)
     assert all(set(held) <= set(found.members(image)) for image in range(4))
     torch.testing.assert_close(
-        form.error(found.best) + constraint.cost * sizes, least(form, sets, held, constraint.cost)
+        form.error(found.best[:, None])[:, 0] + constraint.cost * sizes,
+        least(form, sets, held, constraint.cost),
     )
     with_each = constraint.least_with(form, held)
     assert with_each[:, held].isinf().all()

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from oracle import positions, products, statistics_of
+from oracle import positions, products, random_form, statistics_of
 
 from igm_cli.core.inference.posterior import posteriors
 from igm_cli.core.inference.sparse_subset import MOST_CONCEPTS, SparseSubset
@@ -79,6 +79,25 @@ def test_more_concepts_than_candidates_are_as_many_as_there_are():
     assert solution.chosen.tolist() == [3, 3]
     _, _, _, solution, _ = decided(InversionSettings(draws=6, k_min=4, k_max=5), None, candidates=TRUTH)
     assert solution.chosen.tolist() == [3, 3]
+
+
+def test_an_image_with_few_candidates_does_not_lower_the_least_number_of_others():
+    form = random_form(6, 2, images=2)
+    form.usable[0, 1:] = False
+    constraint = SparseSubset(positions().space, InversionSettings(k_min=4, k_max=5, penalty=1e6), None)
+    assert constraint.solve(form).chosen.tolist() == [1, 4]
+
+
+def test_the_least_number_holds_beside_held_candidates():
+    """Sizes are those of whole sets, the held candidates included, and so are those of the alternatives."""
+    settings_ = InversionSettings(draws=6, k_min=3, k_max=5, penalty=1e6)
+    constraint, statistics, form, *_ = decided(settings_, None)
+    solution = constraint.containing(form, [0, 1])
+    assert (solution.best >= 0).sum(1).tolist() == [3, 3]
+    assert (
+        constraint.alternatives(statistics, solution, torch.arange(2)).exists.tolist()
+        == [[False, False, True, True]] * 2
+    )
 
 
 def test_members_are_as_sure_as_the_error_rises_without_them():

@@ -66,8 +66,9 @@ def test_every_object_of_an_image_in_tiles_is_found_once(monkeypatch: pytest.Mon
     assert found.k == len(found.concepts) == len(found.confidence) == len(points)
     assert apart(found.concepts, points, width, height).max() < 0.3
     assert told[0][1] == told[-1][0] == 4
-    with pytest.raises(UsageError, match="cannot be given for an image that is inverted in tiles"):
-        invert_any_size(oracle, image[None], SETTINGS, k=8)
+    for settings, given in (SETTINGS, {"k": 8}), (SETTINGS, {"k_max": 8}), (replace(SETTINGS, k_min=2), {}):
+        with pytest.raises(UsageError, match="can be given for an image that is inverted in tiles"):
+            invert_any_size(oracle, image[None], settings, **given)
 
 
 def test_on_a_large_image_only_what_may_be_worth_its_cost_is_refined(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,5 +171,7 @@ def test_what_lies_beyond_the_border_is_explained_and_not_reported() -> None:
     assert apart(found.concepts, points[1:], 40, 40).max() < 0.3
     cost = SETTINGS.cost / (40 * 40 / 24**2)
     assert min(found.k_curve, key=lambda p: p.error + cost * p.k).k == 2
+    (more,) = invert_any_size(oracle, image[None], replace(SETTINGS, k_min=3), margin=4)
+    assert more.k >= 3
     (clamped,) = invert_any_size(oracle, image[None], SETTINGS)
     assert clamped.k > 2  # without a margin it is taken for something at the border

@@ -83,6 +83,18 @@ def test_what_cannot_be_fitted_or_read_is_refused():
         Typical(0.0, 1.0, (0.0, 1.0, 2.0), ((1.0, 0, 0), (0, 1.0, 0), (0, 0, 1.0)), -3.0)
 
 
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"low": 0.5, "high": 0.5}, "levels 0.5..0.5 of the table 'typical' are none"),
+        ({"covariance": ((1.0,) * 3,) * 3}, "not positive definite"),
+    ],
+)
+def test_tables_that_nothing_can_be_told_from_are_refused(fields, says):
+    with pytest.raises(InputError, match=says):
+        replace(fitted(list(rows(200)), 0.0, 1.0), **fields)
+
+
 def test_what_is_not_known_makes_an_image_neither_nearer_nor_farther() -> None:
     usual = Typical(0.1, 0.5, (0.0,) * 6, tuple(tuple(row) for row in torch.eye(6).tolist()), 1.0)
     ones, known = torch.ones(6, dtype=torch.float64), torch.tensor([True, False, True, False, True, False])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from igm_cli.core.inference.views import encoded_views, views_of
-from igm_cli.core.noise_schedule import shown, van_der_corput
+from igm_cli.core.noise_schedule import van_der_corput, views_of_draws
 from igm_cli.core.types import InversionSettings
 from igm_cli.errors import UsageError
 
@@ -32,10 +32,10 @@ def test_views_are_the_image_its_mirror_image_and_both_enlarged(count: int) -> N
 @given(count=st.sampled_from([1, 2, 4]), block=st.integers(0, 50))
 def test_every_view_has_its_turn_in_every_block(count: int, block: int) -> None:
     views = torch.arange(count).float().view(-1, 1, 1, 1)
-    turns = shown(views, block * count, count).flatten().tolist()
+    turns = views_of_draws(views, block * count, count).flatten().tolist()
     assert sorted(turns) == list(range(count))
-    first = shown(views, block, count + 3).flatten().tolist()
-    assert first == [shown(views, block + i, 1).item() for i in range(count + 3)]
+    first = views_of_draws(views, block, count + 3).flatten().tolist()
+    assert first == [views_of_draws(views, block + i, 1).item() for i in range(count + 3)]
 
 
 @pytest.mark.parametrize(
@@ -44,14 +44,14 @@ def test_every_view_has_its_turn_in_every_block(count: int, block: int) -> None:
 )
 def test_turns_follow_the_digit_sum_of_the_number(count: int, turns: list[int]) -> None:
     views = torch.arange(count).view(-1, 1, 1, 1)
-    assert shown(views, 0, len(turns)).flatten().tolist() == turns
-    assert shown(views, 3, 2).flatten().tolist() == turns[3:5]
+    assert views_of_draws(views, 0, len(turns)).flatten().tolist() == turns
+    assert views_of_draws(views, 3, 2).flatten().tolist() == turns[3:5]
 
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_no_view_has_noise_levels_of_its_own(count: int) -> None:
     """Each sees every stretch of the schedule equally often."""
-    turns = shown(torch.arange(count).view(-1, 1, 1, 1), 0, 64).flatten()
+    turns = views_of_draws(torch.arange(count).view(-1, 1, 1, 1), 0, 64).flatten()
     levels = van_der_corput(0, 64)
     for view in range(count):
         mine = levels[turns == view]
@@ -60,8 +60,8 @@ def test_no_view_has_noise_levels_of_its_own(count: int) -> None:
 
 def test_a_single_image_is_shown_to_all_draws() -> None:
     image = torch.rand(4, 2, 2)
-    assert torch.equal(shown(image, 5, 3), image.expand(3, -1, -1, -1))
-    assert torch.equal(shown(image[None], 5, 3), image.expand(3, -1, -1, -1))
+    assert torch.equal(views_of_draws(image, 5, 3), image.expand(3, -1, -1, -1))
+    assert torch.equal(views_of_draws(image[None], 5, 3), image.expand(3, -1, -1, -1))
 
 
 def test_views_are_encoded_one_by_one() -> None:
