@@ -19,6 +19,8 @@ from tiny_models import PLACES, spec_of, write
 from igm_cli.benchmarks.baselines.fit import Budget
 from igm_cli.benchmarks.frame import declared
 from igm_cli.benchmarks.suite import Request, find_suite
+from igm_cli.benchmarks.suites import composition, objects
+from igm_cli.commands import figures
 from igm_cli.commands.benchmark_run import run_benchmark
 from igm_cli.core.checkpoint import ModelSpec
 from igm_cli.core.concepts import Categorical, Continuous
@@ -27,6 +29,10 @@ from igm_cli.core.noise_schedule import ScheduleConfig
 from igm_cli.output import Output
 from igm_cli.plugins import registry
 from igm_cli.plugins.clevr.object_attributes import VALUES
+
+objects.HELD_CROPS = 24  # fewer crops to choose a threshold on
+composition.SHOWN = 1  # fewer pictures, each of which is drawn anew
+figures.DPI = 60
 
 EASY, NOISY = "K3-n6-D200", "hrr-K2-n6-D128-noise0.5"
 FOUR = "cat,dog,rabbit,fox"
@@ -205,7 +211,7 @@ CASES: dict[str, Case] = {
     ),
     "cost": Case(
         methods=("igm", "igm-sgd"),
-        splits=("k", "draws", "batch"),
+        splits=("k", "batch"),
         options={
             "images": 1,
             "repeats": 1,
@@ -217,7 +223,7 @@ CASES: dict[str, Case] = {
         },
         model=write_positions,
         data=None,
-        files=("cost-k-seconds.png", "cost-draws-network_calls.png"),
+        files=("cost-k-seconds.png", "cost-k-passes.png"),
         other=("repeats", 2),
         limit=1,
     ),

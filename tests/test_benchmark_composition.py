@@ -122,7 +122,7 @@ def test_calls_and_what_only_some_rows_hold(run: Run) -> None:
 def test_pictures_stand_beside_renders(run: Run) -> None:
     report = run.opened().report(records_of(run.out), {})
     (grid,) = [figure for figure in report.figures if isinstance(figure, PictureGrid)]
-    assert grid.columns == ["real", "igm", "ddim", "ula", "particles", "conditional"] and len(grid.rows) == 14
+    assert grid.columns == ["real", "igm", "ddim", "ula", "particles", "conditional"] and len(grid.rows) == 7
     empty = {split for split, pictures in grid.rows if pictures[-1] is None}
     assert empty == {"and-1", "and-3", "or-of-ands", "pos-and-not-color", "faces"}
 

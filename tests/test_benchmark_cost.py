@@ -106,7 +106,7 @@ def test_gflop_counts_matrix_products_and_their_gradients() -> None:
 
 def test_scaled_descent_is_exactly_the_long_one(tiny: Checkpoint) -> None:
     image = torch.zeros(3, 32, 32)
-    settings = replace(inference(tiny), method="sgd", restarts=2, steps=30, score_draws=10)
+    settings = replace(inference(tiny), method="sgd", restarts=2, steps=12, score_draws=10)
     row = Meter(tiny, flops=True).descent([image], settings, 2, short=4)
     long = Meter(tiny, flops=True).counted(image, settings, 2)
     assert (row["passes"], row["contributions"]) == (long.passes, long.contributions)

@@ -23,7 +23,7 @@ from igm_cli.benchmarks.baselines.watershed import Watershed, chosen
 from igm_cli.benchmarks.intervals import ratio_difference
 from igm_cli.benchmarks.points import Hits, best, border, hits
 from igm_cli.benchmarks.scores import ScoredSplits
-from igm_cli.benchmarks.suites.objects import Inside
+from igm_cli.benchmarks.suites.objects import HELD_CROPS, Inside
 from igm_cli.benchmarks.suites.objects_report import comparisons, metrics
 from igm_cli.benchmarks.suites.objects_windows import SLICES, Bands, Sight, cut, regions
 from igm_cli.core.metrics import match_within
@@ -384,14 +384,13 @@ def test_baselines_are_trained_on_crops_as_igm_is(run: Run) -> None:
     kept, held = bench._parts
     assert not set(kept["file"]) & set(held["file"]) and len(held) == 1
     inside, beyond = bench.trained_on(True), bench.trained_on(False)
-    assert inside.about != beyond.about and len(inside.parts[1]) == 200
+    assert inside.about != beyond.about and len(inside.parts[1]) == HELD_CROPS
 
 
 def test_photographs_are_read_by_the_range_and_known_by_their_content(run: Run, tmp_path: Path) -> None:
     bench, dark = run.opened(), run.opened(pixel_range=(0.0, 1000.0))
     images = [np.asarray(each.photographs[0]["image"].convert("L")).mean() for each in (bench, dark)]
     assert images[1] < images[0] / 2 and bench.identity != dark.identity
-    assert bench.trained_on(True).about != dark.trained_on(True).about
     moved = shutil.copytree(run.request.data_root, tmp_path / run.request.data_root.name)
     (moved / "runs" / "first").mkdir(parents=True)  # the benchmark's own folder may lie in the data
     (moved / "runs" / "first" / "benchmark.json").write_text("{}")

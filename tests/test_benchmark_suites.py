@@ -19,7 +19,7 @@ from igm_cli.commands.benchmark_run import run_benchmark
 from igm_cli.errors import IgmError, InputError, UsageError
 from igm_cli.output import Output
 
-COSTLY = ("composition", "cost", "objects", "zero-shot")
+COSTLY = ("attributes", "composition", "cost", "object-discovery", "objects", "zero-shot")
 """Suites whose methods take seconds to prepare: what all suites share is tried on these among the slow tests."""
 EVERY = [pytest.param(name, marks=[pytest.mark.slow] * (name in COSTLY)) for name in CASES]
 

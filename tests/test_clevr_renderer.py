@@ -339,6 +339,7 @@ def test_too_many_large_objects_are_refused() -> None:
 def test_scenes_sampled_by_processes_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """As for a GPU, which renders faster than one process samples; here nothing is rendered."""
     monkeypatch.setattr("igm_clevr_render.examples.SAMPLED_HERE", 2)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
     monkeypatch.setattr("igm_clevr_render.examples.render", lambda scenes, *_, **__: torch.zeros(len(scenes)))
     parts = list(render_batches(OPTIONS, 5, 3, batch=2, device="meta"))
     assert [scene for part in parts for scene in part.scenes] == sample_scenes(OPTIONS, range(5), 3)

@@ -101,7 +101,6 @@ def test_positions_have_no_configurations(igm: Igm, tiny_model: Path, pictures: 
     [
         ("concepts.factors=Smilling", 3, "did you mean Smiling"),
         ("concepts.factors=Smiling=yes", 2, "at least two different values"),
-        ("concepts.factors=Smiling,Smiling", 2, "each its own"),
         ("concepts.factor=Smiling", 2, "did you mean factors"),
         ("data.domain=woman", 2, "unknown domain 'woman'"),
         ("data.style=oil", 2, "unknown style 'oil'"),

@@ -66,7 +66,7 @@ def test_a_model_is_calibrated_on_what_it_is_evaluated_on(
     told = json.loads((model / "igm.json").read_text())
     (model / "igm.json").write_text(json.dumps(told | {"inference": told["inference"] | {"penalty": 3}}))
     files = ("--worst", tmp_path / "worst.png", "--csv", tmp_path / "e.csv")
-    own = ("draws=5", "max_draws=5", "grid=[4,4]")
+    own = ("draws=5", "max_draws=5", "grid=[4,4]", "scan_draws=1", "keep=4", "refine_steps=1")
     more = ("--seed", 7, "--penalty", 7, *(word for each in own for word in ("--set", f"inference.{each}")))
     assert igm("evaluate", "--model", model, *data, "--limit", 16, "--calibrate", "--json", *more, *files) == 0
     done = capsys.readouterr()
@@ -128,8 +128,11 @@ scale = 0.5
 
 [inference]
 grid = [3, 3]
-draws = 2
-max_draws = 2
+draws = 4
+max_draws = 4
+scan_draws = 1
+keep = 4
+refine_steps = 1
 k_min = 1
 k_max = 2
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,13 @@ EXACT = Loading(dtype="float32", size=16)
 FAMILIES = (*tiny_pipelines.KINDS, *tiny_pipelines.FOLDERS)
 LABELS, PROMPT = ("dog", "cat", "rabbit", "thing 5", "thing 6"), "a photo of a dog"
 EVERY = pytest.mark.parametrize("kind", FAMILIES)
+
+
+def slow_but(*kept: str, among: Sequence[str] = FAMILIES) -> pytest.MarkDecorator:
+    """All families, those not named among the slow tests: what is tried hardly depends on the family."""
+    return pytest.mark.parametrize(
+        "kind", [kind if kind in kept else pytest.param(kind, marks=pytest.mark.slow) for kind in among]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +224,7 @@ def agreeing(denoiser: TextToImageDenoiser, problems: int) -> int:
     return right
 
 
-@EVERY
+@slow_but("sd1", "flux", "dit")
 def test_answers_are_those_of_trying_every_set(kind: str, loaded: Callable[[str], TextToImageParts]) -> None:
     assert agreeing(denoiser_of(loaded(kind)), 2) == 2
 
@@ -233,7 +240,7 @@ def test_answers_are_those_of_trying_every_set_in_fifty_problems(
 # Forms --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", tiny_pipelines.FOLDERS)
+@slow_but("sd3", "flux", "sana", among=tiny_pipelines.FOLDERS)
 def test_every_form_gives_the_same(
     kind: str, built: Callable[[str], Path], loaded: Callable[[str], TextToImageParts], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -471,7 +478,7 @@ def off(prediction: Tensor, true: Tensor) -> float:
     return float((prediction - true).norm() / true.norm())
 
 
-@EVERY
+@slow_but("sd1", "flux", "sana")
 def test_quantized_networks_predict_nearly_the_same(
     kind: str, built: Callable[[str], Path], loaded: Callable[[str], TextToImageParts]
 ) -> None:

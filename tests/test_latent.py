@@ -51,7 +51,7 @@ SPEC = ModelSpec(
     concepts="labels",
 )
 CONFIG = TrainConfig(
-    steps=9, autoencoder_steps=3, reading_steps=2, batch_size=8, warmup=2, log_every=1, checkpoint_every=3, half=False,
+    steps=9, autoencoder_steps=3, reading_steps=2, batch_size=8, warmup=2, log_every=1, checkpoint_every=9, half=False,
     contrast=0.1, contrast_from=7,
 )  # fmt: skip
 
@@ -292,9 +292,10 @@ def test_a_run_cut_short_goes_on_as_if_it_had_not_been(trained, tmp_path):
         if step == 7:
             raise Cut
 
+    often = replace(CONFIG, checkpoint_every=3)
     with pytest.raises(Cut):
-        train(SPEC, Patches(), CONFIG, tmp_path, device_is_cpu=True, report=cut)
-    train(SPEC, Patches(), CONFIG, tmp_path, device_is_cpu=True)
+        train(SPEC, Patches(), often, tmp_path, device_is_cpu=True, report=cut)
+    train(SPEC, Patches(), often, tmp_path, device_is_cpu=True)
     whole, resumed = (torch.load(f / "state.pt", weights_only=True)["model"] for f in (trained, tmp_path))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 

@@ -631,6 +631,8 @@ def test_training_tells_and_starts(root: Path, capsys: pytest.CaptureFixture[str
         "no",
         "--set",
         "calibration=0",
+        "--set",
+        "picture_every=0",
         "--output",
         str(root / "run"),
     )

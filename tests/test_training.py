@@ -72,7 +72,7 @@ def run(folder: Path, config: TrainConfig = CONFIG, spec: ModelSpec = SPEC, **mo
 
 def test_a_model_is_trained_on_a_flow_inverted_and_sampled(tmp_path):
     config = ScheduleConfig(prediction_type="flow_prediction", flow_shift=2.0)
-    run(tmp_path, replace(CONFIG, steps=40), replace(SPEC, schedule=config.to_dict()))
+    run(tmp_path, replace(CONFIG, steps=40, checkpoint_every=40), replace(SPEC, schedule=config.to_dict()))
     found = load_checkpoint(tmp_path).denoiser
     assert found.schedule.config == config
     losses = [json.loads(line)["loss"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

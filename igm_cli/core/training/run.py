@@ -24,6 +24,9 @@ from igm_cli.errors import need
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+MEASURED = 2.0
+"""Seconds that :func:`measure` takes, where three steps take no longer."""
+
 Report: TypeAlias = Callable[[int, Mapping[str, float]], None]
 """Called on the main process after every step, with its number and the figures logged for it, often none."""
 
@@ -151,7 +154,7 @@ def measure(
     device_is_cpu: bool = False,
     companions: Sequence[Companion] = (),
 ) -> tuple[float, float | None]:
-    """Times three to twenty training steps, for two seconds, which change only the weights of ``model``.
+    """Times three to twenty training steps, for :data:`MEASURED` seconds, which change only the weights of ``model``.
 
     The arguments are those of :func:`train`.
 
@@ -167,7 +170,7 @@ def measure(
     trainer.train_step()  # the first one has more to prepare
     trainer.require_sound()
     begun, first = time.monotonic(), trainer.step
-    while trainer.step < first + 3 or (time.monotonic() - begun < 2 and trainer.step < first + 20):
+    while trainer.step < first + 3 or (time.monotonic() - begun < MEASURED and trainer.step < first + 20):
         trainer.train_step()
     trainer.require_sound()  # which waits for them
     return (time.monotonic() - begun) / (trainer.step - first), peak_memory(accelerator.device)

@@ -22,7 +22,7 @@ from igm_cli.core.models.factored import FactoredConfig, FactoredDenoiser
 from igm_cli.core.noise_schedule import Schedule
 from igm_cli.core.types import InversionSettings
 
-SETTINGS = InversionSettings(draws=4, max_draws=8, scan_draws=2, grid=(6, 4), keep=8, k_max=2, refine_steps=3)
+SETTINGS = InversionSettings(draws=4, max_draws=8, scan_draws=2, grid=(6, 4), keep=8, k_max=2, refine_steps=2)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def pretended() -> Any:
     return pretended_device
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def denoiser() -> FactoredDenoiser:
     """A network of random weights: what it says means nothing, but is the same everywhere."""
     torch.manual_seed(0)
@@ -47,7 +47,7 @@ def denoiser() -> FactoredDenoiser:
     return made.eval().requires_grad_(False)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def images() -> Tensor:
     return torch.rand(4, 3, 32, 48, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
@@ -66,9 +66,20 @@ def counted(
     return found, kernels, waits
 
 
+@pytest.fixture(scope="module")
+def seen(pretended: Any, denoiser: FactoredDenoiser, images: Tensor) -> tuple[list[Any], int, int]:
+    """Answers, kernels and waits of all images on the pretended device."""
+    return counted(pretended, denoiser, images)
+
+
 @pytest.mark.parametrize("float64", [True, False])
 def test_a_device_finds_what_the_cpu_finds(
-    pretended: Any, denoiser: FactoredDenoiser, images: Tensor, monkeypatch: pytest.MonkeyPatch, float64: bool
+    pretended: Any,
+    denoiser: FactoredDenoiser,
+    images: Tensor,
+    seen: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    float64: bool,
 ) -> None:
     """Also a device that has no float64, as MPS: what needs it is worked out on the CPU."""
     if not float64:
@@ -77,7 +88,7 @@ def test_a_device_finds_what_the_cpu_finds(
             monkeypatch.setattr(place, lambda device: torch.device("cpu"))
     monkeypatch.setattr("igm_cli.core.device.has_bf16", lambda device: False)
     expected = invert_batch(denoiser, images, SETTINGS, k=2)
-    found, _, _ = counted(pretended, denoiser, images, float64)
+    found, _, _ = seen if float64 else counted(pretended, denoiser, images, float64=False)
     assert {one.k for one in expected} == {2}
     for one, other in zip(found, expected, strict=True):
         assert (one.k, one.draws, one.network_calls) == (other.k, other.draws, other.network_calls)
@@ -87,16 +98,16 @@ def test_a_device_finds_what_the_cpu_finds(
 
 
 def test_kernels_and_waits_do_not_grow_with_the_batch(
-    pretended: Any, denoiser: FactoredDenoiser, images: Tensor
+    pretended: Any, denoiser: FactoredDenoiser, images: Tensor, seen: Any
 ) -> None:
-    _, kernels, waits = counted(pretended, denoiser, images[:1].expand(2, -1, -1, -1))
-    _, more_kernels, more_waits = counted(pretended, denoiser, images[:1].expand(16, -1, -1, -1))
+    _, kernels, waits = seen
+    _, more_kernels, more_waits = counted(pretended, denoiser, images.repeat(4, 1, 1, 1))
     assert more_kernels < kernels + 50
     assert more_waits <= waits
 
 
 def test_two_processes_find_what_one_finds(
-    pretended: Any, denoiser: FactoredDenoiser, images: Tensor, tmp_path: Path
+    pretended: Any, denoiser: FactoredDenoiser, images: Tensor, seen: Any, tmp_path: Path
 ) -> None:
     def half() -> None:
         rank = int(os.environ["RANK"])
@@ -110,5 +121,4 @@ def test_two_processes_find_what_one_finds(
 
     said, _ = forks.together(half)
     two = torch.tensor(json.loads(said.split("found")[1].splitlines()[0]))
-    one, _, _ = counted(pretended, denoiser, images)
-    torch.testing.assert_close(two, torch.stack([each.concepts for each in one]), atol=1e-3, rtol=0)
+    torch.testing.assert_close(two, torch.stack([each.concepts for each in seen[0]]), atol=1e-3, rtol=0)

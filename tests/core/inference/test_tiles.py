@@ -77,7 +77,7 @@ def test_on_a_large_image_only_what_may_be_worth_its_cost_is_refined(monkeypatch
     oracle, image = picture(points, width, height)
     crowd = torch.cartesian_prod(torch.arange(9.0, width, 18), torch.tensor([10.0, 44]))
     crowded = picture(crowd, width, height)[1]  # more than are looked for
-    settings = replace(SETTINGS, k_max=5, draws=3, max_draws=3, scan_draws=2)
+    settings = replace(SETTINGS, k_max=5, draws=3, max_draws=3, scan_draws=2, grid=(6, 6), keep=16)
 
     def found(share: float, images: Tensor, k: int | None = None) -> list[Inversion]:
         monkeypatch.setattr(continuous, "WORTHWHILE", share)
