@@ -159,3 +159,17 @@ def test_large_images_are_worked_out_and_kept_one_by_one(
         app.main(["invert", *map(str, paths), "--model", model, "--device", "cpu", "--output", str(kept)])
     (record,) = map(json.loads, kept.read_text().splitlines())
     assert record["image"] == str(paths[0])
+
+
+def test_a_doubt_says_what_else_it_may_be() -> None:
+    """A number given, or too few looked for, leave of an image what is as unlike those trained on as noise."""
+    record = {"image": "a.png", "model": "m", "k": 2, "typicality": 0.1, "k_curve": [{"k": 0}, {"k": 2}]}
+    for more, says in (
+        ({"k_source": "estimated"}, "trained on (typicality 0.10)"),
+        ({"k_source": "given"}, "trained on, or does not hold 2 concepts (typicality 0.10)"),
+        (
+            {"k_source": "estimated", "k_at_maximum": True},
+            "trained on, or holds more than 2 concepts (typicality 0.10)",
+        ),
+    ):
+        assert says in show.warning(record | more)

@@ -278,8 +278,10 @@ def warning(record: Record, way_out: str = "raise --k-max") -> str:
 
     if is_untypical(record.get("typicality")):
         chosen = record["k_source"] == "given" and bool(record["k_curve"]) and record["k_curve"][0]["k"] == 0
-        given = f", or does not hold {counted(record['k'], 'concept')}" * chosen  # the user said how many
-        return unlike(called(record), record["model"], record, "the answer", given)
+        number = counted(record["k"], "concept")
+        otherwise = f", or does not hold {number}" * chosen  # the user said how many
+        otherwise += f", or holds more than {number}" * bool(record.get("k_at_maximum"))
+        return unlike(called(record), record["model"], record, "the answer", otherwise)
     if record.get("k_at_maximum"):
         return f"{called(record)} holds {counted(record['k'], 'concept')} or more, as many as were looked for; to find more, {way_out}"
     return ""
