@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ import pytest
 import tiny_models
 import torch
 
-from igm_cli import output
+from igm_cli import bundled, output
 
 if TYPE_CHECKING:
     from benchmark_cases import Run
@@ -136,3 +137,22 @@ def tiny_attributes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of three images of different sizes."""
     return tiny_models.pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module", params=["quick", pytest.param("as shipped", marks=pytest.mark.slow)])
+def bundled_models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The bundled models with few draws, for tests of what is made of their answers; the slow tests have them as shipped."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "quick":
+            root = tmp_path_factory.mktemp("bundled")
+            for name, source in bundled.bundled().items():
+                (root / name).mkdir()
+                for path in source.iterdir():
+                    if path.name != "igm.json":
+                        (root / name / path.name).symlink_to(path)
+                told = json.loads((source / "igm.json").read_text(encoding="utf-8"))
+                draws = {"pos": 2, "objects": 3}.get(told["concepts"], 8)
+                told["inference"] |= {"draws": draws, "max_draws": draws}
+                (root / name / "igm.json").write_text(json.dumps(told), encoding="utf-8")
+            patch.setattr(bundled, "BUNDLED", root)
+        yield request.param

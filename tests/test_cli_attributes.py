@@ -141,6 +141,7 @@ def test_a_folder_that_is_no_celeba(igm: Igm, tmp_path: Path) -> None:
     assert "list_attr_celeba" in one_sentence(done.stderr) or "no image" in done.stderr
 
 
+@pytest.mark.usefixtures("bundled_models")
 def test_the_bundled_model_reads_the_example_faces(igm: Igm) -> None:
     """As the demo does; the names of the faces are those of ``examples/faces/make.py``."""
     numbers = {"long-0": 5, "long-1": 2, "long-2": 4, "long-3": 3, "beard-0": 7, "beard-1": 12, "outlined-0": 6}
@@ -154,6 +155,7 @@ def test_the_bundled_model_reads_the_example_faces(igm: Igm) -> None:
         assert line["model"] == "celeba-attributes" and line["typicality"] > 0.9
 
 
+@pytest.mark.usefixtures("bundled_models")
 def test_what_is_no_face_is_told_so(igm: Igm) -> None:
     scene = ROOT / "examples" / "images" / "CLEVR_val_000003.png"
     done = igm("invert", scene, "--concepts", "attributes", "--json", *CPU)

@@ -46,6 +46,7 @@ def renders(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], tuple
     return paths, (float(place[0]), float(place[1]))
 
 
+@pytest.mark.usefixtures("bundled_models")
 def test_images_unlike_those_trained_on_have_nothing_surely_in_common(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -61,10 +62,11 @@ def test_images_unlike_those_trained_on_have_nothing_surely_in_common(
 
 
 @pytest.fixture(scope="module")
-def model() -> Model:
+def model(bundled_models: str) -> Model:
     return igm_cli.load("clevr-pos", device="cpu")
 
 
+@pytest.mark.usefixtures("bundled_models")
 def test_a_place_in_common(
     renders: tuple[list[Path], tuple[float, float]],
     tmp_path: Path,
@@ -94,6 +96,7 @@ def test_a_place_in_common(
     assert (tmp_path / "found" / "1.png").exists()
 
 
+@pytest.mark.usefixtures("bundled_models")
 def test_in_the_library(renders: tuple[list[Path], tuple[float, float]], model: Model) -> None:
     paths, (x, y) = renders
     result = model.invert_shared(paths[::2], k=1, draws=2)
@@ -102,6 +105,7 @@ def test_in_the_library(renders: tuple[list[Path], tuple[float, float]], model: 
     assert [image.size for image in result.overlays()] == [(768, 512)] * 2
 
 
+@pytest.mark.usefixtures("bundled_models")
 def test_factors_in_common(capsys: pytest.CaptureFixture[str]) -> None:
     """Two faces that share two of three attributes; of what they do not share nothing is said, unless asked for."""
     faces = [FACES / "long-1.png", FACES / "long-3.png"]
@@ -119,6 +123,7 @@ def test_factors_in_common(capsys: pytest.CaptureFixture[str]) -> None:
     assert "1 to 3 factors in common, not 4" in one_sentence(capsys.readouterr().err)
 
 
+@pytest.mark.usefixtures("bundled_models")
 def test_labels_in_common(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     scene = registry.dataset("animals").load("test", size=1, animals="koala,owl", count="2")[0]["image"]
     scene.save(tmp_path / "koala-owl.png")
@@ -130,6 +135,7 @@ def test_labels_in_common(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
     assert len(list((tmp_path / "o").iterdir())) == 2
 
 
+@pytest.mark.usefixtures("bundled_models")
 def test_nothing_in_common(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is said, and so is where the pictures are."""
     for name in "ab":
@@ -167,6 +173,7 @@ def test_shared_refused(
         igm_cli.load(tiny_model, device="cpu").invert_shared([one])
 
 
+@pytest.mark.usefixtures("bundled_models")
 def test_a_map_of_positions(
     renders: tuple[list[Path], tuple[float, float]],
     tmp_path: Path,
@@ -193,6 +200,7 @@ def test_a_map_of_positions(
     assert model.energy_map(paths[1], draws=1).frame.box[0] == pytest.approx(10)
 
 
+@pytest.mark.usefixtures("bundled_models")
 def test_maps_of_values_and_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     face, drawing = FACES / "long-0.png", ANIMALS / "owl-fox.png"
     concepts = ("--concepts", "attributes", "--device", "cpu", "--draws", 4)
