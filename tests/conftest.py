@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
@@ -21,7 +21,7 @@ import pytest
 import tiny_models
 import torch
 
-from igm_cli import bundled, output
+from igm_cli import app, bundled, output
 
 if TYPE_CHECKING:
     from benchmark_cases import Run
@@ -156,3 +156,27 @@ def bundled_models(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
                 (root / name / "igm.json").write_text(json.dumps(told), encoding="utf-8")
             patch.setattr(bundled, "BUNDLED", root)
         yield request.param
+
+
+class Done(NamedTuple):
+    """How a command ended: its exit code, and what it said on stdout and on stderr."""
+
+    code: int
+    out: str
+    err: str
+
+
+Here = Callable[..., Done]
+
+
+@pytest.fixture
+def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
+    """Runs igm in this process, in a folder if one is given."""
+
+    def run(*words: object, cwd: Path | None = None) -> Done:
+        if cwd:
+            monkeypatch.chdir(cwd)
+        capsys.readouterr()  # what was said before
+        return Done(app.main([str(word) for word in words]), *capsys.readouterr())
+
+    return run
