@@ -40,12 +40,14 @@ def scenes() -> tuple[list[Image], list[Tensor]]:
     return images, truths
 
 
-def test_objects_are_found_and_counted(scenes: tuple[list[Image], list[Tensor]]) -> None:
-    images, truths = scenes
+@pytest.mark.parametrize("first", [4, pytest.param(0, marks=pytest.mark.slow)])
+def test_objects_are_found_and_counted(scenes: tuple[list[Image], list[Tensor]], first: int) -> None:
+    """In the renders; in the example images, whose answers test_golden.py and the pages hold, among the slow tests."""
+    images, truths = (each[first:] for each in scenes)
     results = igm.load("clevr-pos", device="cpu").invert(images, draws=2, max_draws=2)
     found = [torch.tensor([[item["x"], item["y"]] for item in result.items]) for result in results]
     over = [len(f) - len(t) for f, t in zip(found, truths, strict=True)]
-    assert over.count(0) >= 6 and max(map(abs, over)) <= 1, over
+    assert over.count(0) >= 0.75 * len(images) and max(map(abs, over)) <= 1, over
     perceived = sum(int(match(f, t).perceived("sum").sum()) for f, t in zip(found, truths, strict=True))
     assert perceived >= 0.9 * sum(map(len, truths)) and perceived >= 0.9 * sum(map(len, found))
 
@@ -98,6 +100,7 @@ def test_a_model_for_one_kind_of_picture_is_no_default() -> None:
     assert resolve_model(None, "pos").name == "clevr-pos"
 
 
+@pytest.mark.slow
 def test_animals_are_named_in_drawn_scenes() -> None:
     """The files are named after the animals that ``examples/animals/make.py`` put into them."""
     files = sorted((EXAMPLES / "animals").glob("*.png"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from conftest import ROOT, Igm
+from conftest import ROOT, Here, Igm
 from PIL import Image
 from test_cli import lines, one_sentence, schema, untimed
 
@@ -81,13 +81,13 @@ def test_steps_of_a_model_whose_own_method_is_relax(
     ],
 )
 def test_what_attributes_have_no_use_for(
-    igm: Igm, tiny_attributes: Path, pictures: Path, arguments: tuple[str, ...], says: str
+    here: Here, tiny_attributes: Path, pictures: Path, arguments: tuple[str, ...], says: str
 ) -> None:
     command, *rest = arguments
-    done = igm(command, pictures / "0.png", "--model", tiny_attributes, *rest, *CPU)
-    assert done.returncode == 2, done.stderr
-    assert says in one_sentence(done.stderr)
-    assert done.stdout == ""
+    done = here(command, pictures / "0.png", "--model", tiny_attributes, *rest, *CPU)
+    assert done.code == 2, done.err
+    assert says in one_sentence(done.err)
+    assert done.out == ""
 
 
 def test_positions_have_no_configurations(igm: Igm, tiny_model: Path, pictures: Path) -> None:
@@ -107,12 +107,12 @@ def test_positions_have_no_configurations(igm: Igm, tiny_model: Path, pictures: 
         ("data.style=oil", 2, "unknown style 'oil'"),
     ],
 )
-def test_wrong_settings_of_a_training(igm: Igm, tmp_path: Path, setting: str, code: int, says: str) -> None:
+def test_wrong_settings_of_a_training(here: Here, tmp_path: Path, setting: str, code: int, says: str) -> None:
     pytest.importorskip("python_avatars")
     pytest.importorskip("resvg_py")
-    done = igm("train", "celeba", *TINY, "--steps", "1", "--set", setting, "--output", tmp_path / "run")
-    assert done.returncode == code, done.stderr
-    assert says in done.stderr and "Traceback" not in done.stderr
+    done = here("train", "celeba", *TINY, "--steps", "1", "--set", setting, "--output", tmp_path / "run")
+    assert done.code == code, done.err
+    assert says in done.err and "Traceback" not in done.err
 
 
 @pytest.mark.slow

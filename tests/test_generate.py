@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from test_cli import schema
+from test_object_concepts import chance
 
 import igm_cli
 from igm_cli.core.checkpoint import load_checkpoint, read_spec, save_checkpoint
@@ -33,10 +34,6 @@ from igm_cli.wishes import Reader
 
 NONE = torch.zeros(0, 2)
 QUICK: dict[str, Any] = {"steps": 3}
-
-
-def chance(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(scope="module")

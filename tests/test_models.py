@@ -15,7 +15,7 @@ from igm_cli.core.models import build_denoiser
 from igm_cli.core.noise_schedule import Schedule, ScheduleConfig, draw
 from igm_cli.core.sampling.composed import require_alike
 from igm_cli.core.types import InversionSettings
-from igm_cli.errors import InputError, UsageError
+from igm_cli.errors import InputError
 
 PLANE = Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0), local=True)
 FACTORS = Categorical({"a": ("no", "yes"), "b": ("no", "yes", "very")})
@@ -164,15 +164,6 @@ def test_untrained_models_can_be_inverted(denoiser):
         QUICK,
     )
     assert result.k == len(result.concepts) and result.network_calls > 0
-
-
-def test_no_concepts_at_all_can_be_asked_for(denoiser):
-    w, h = denoiser.config.image_size
-    if denoiser.space == PLANE:
-        assert invert(denoiser, torch.zeros(3, h, w), QUICK, k=0).concepts.shape[0] == 0
-    else:
-        with pytest.raises(UsageError, match="2 factors"):
-            invert(denoiser, torch.zeros(3, h, w), QUICK, k=0)
 
 
 def test_models_of_every_architecture_can_be_composed(denoiser):
