@@ -515,7 +515,10 @@ k_max = 2
 """
 
 
-def test_train_resume_and_use(igm: Igm, pictures: Path, tmp_path: Path) -> None:
+def test_train_resume_and_use(
+    igm: Igm, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("igm_cli.commands.train_validation.COUNT", 2)  # images, in the forks, too
     (tmp_path / "tiny.toml").write_text(TINY_PRESET)
     call = ("train", "clevr", "--preset", "tiny.toml", "--limit", 2, "--device", "cpu", "-o", "run")
     done = igm(*call, cwd=tmp_path)
