@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
@@ -20,7 +21,7 @@ import pytest
 import tiny_models
 import torch
 
-from igm_cli import output
+from igm_cli import app, bundled, output
 from igm_cli.core.training import run as training
 
 if TYPE_CHECKING:
@@ -143,3 +144,46 @@ def tiny_attributes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of three images of different sizes."""
     return tiny_models.pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module", params=["quick", pytest.param("as shipped", marks=pytest.mark.slow)])
+def bundled_models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The bundled models with few draws, for tests of what is made of their answers; the slow tests have them as shipped."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "quick":
+            root = tmp_path_factory.mktemp("bundled")
+            for name, source in bundled.bundled().items():
+                (root / name).mkdir()
+                for path in source.iterdir():
+                    if path.name != "igm.json":
+                        (root / name / path.name).symlink_to(path)
+                told = json.loads((source / "igm.json").read_text(encoding="utf-8"))
+                draws = {"pos": 2, "objects": 3}.get(told["concepts"], 8)
+                told["inference"] |= {"draws": draws, "max_draws": draws}
+                (root / name / "igm.json").write_text(json.dumps(told), encoding="utf-8")
+            patch.setattr(bundled, "BUNDLED", root)
+        yield request.param
+
+
+class Done(NamedTuple):
+    """How a command ended: its exit code, and what it said on stdout and on stderr."""
+
+    code: int
+    out: str
+    err: str
+
+
+Here = Callable[..., Done]
+
+
+@pytest.fixture
+def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
+    """Runs igm in this process, in a folder if one is given."""
+
+    def run(*words: object, cwd: Path | None = None) -> Done:
+        if cwd:
+            monkeypatch.chdir(cwd)
+        capsys.readouterr()  # what was said before
+        return Done(app.main([str(word) for word in words]), *capsys.readouterr())
+
+    return run

@@ -19,10 +19,39 @@ from pathlib import Path
 from typing import NoReturn
 
 LISTED = ("igm_clevr_render.dataset", "igm_cli.benchmarks.report", "scipy.ndimage", "scipy.stats")
+ALWAYS = (
+    "igm_cli.app",
+    "igm_cli.commands.runner",
+    "igm_cli.session",
+    "markdown_it",
+    "PIL.BmpImagePlugin",
+    "PIL.GifImagePlugin",
+    "PIL.JpegImagePlugin",
+    "PIL.PpmImagePlugin",
+    "rich.markdown",
+    "rich.progress",
+    "rich.table",
+    "scipy.special",
+    "typer._adapters",
+    "typer.rich_utils",
+)
 WANTED = {
     "benchmark": LISTED,
     "plugins": LISTED,
-    "train": ("accelerate", "datasets", "matplotlib.backends.backend_agg", "torch._dynamo", "torch.utils.tensorboard"),
+    "train": (
+        "accelerate",
+        "datasets",
+        "igm_clevr_render.dataset",
+        "igm_cli.commands.train_run",
+        "igm_cli.core.inference.engine",
+        "igm_cli.evaluation",
+        "matplotlib.backends.backend_agg",
+        "matplotlib.figure",
+        "scipy.io",
+        "scipy.optimize",
+        "torch._dynamo",
+        "torch.utils.tensorboard",
+    ),
     "doctor": (*LISTED, "diffusers", "transformers.modeling_utils", "diffusers.models.modeling_utils"),
 }  # fmt: skip
 """What takes seconds to import, by the command that does: a fork finds it imported."""
@@ -31,14 +60,8 @@ WANTED = {
 @functools.cache
 def prepare(command: str) -> None:
     """Imports what a command will want."""
-    for module in (
-        "igm_cli.app",
-        "markdown_it",
-        "rich.progress",
-        "rich.table",
-        "scipy.special",
-        *WANTED.get(command, ()),
-    ):
+    own = f"igm_cli.commands.{command.replace('-', '_')}"
+    for module in (*ALWAYS, own, *WANTED.get(command, ())):
         with suppress(ImportError):
             importlib.import_module(module)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyte
 from forks import prepare
 
-LINES = 400
+LINES = 160
 
 
 def screen(arguments: list[str], columns: int, folder: Path, stdout: Path | None = None) -> str:

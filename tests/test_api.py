@@ -20,12 +20,11 @@ import numpy as np
 import pytest
 import torch
 from codebook_files import write_problems
-from conftest import ROOT
+from conftest import ROOT, Here
 from PIL import Image
 from test_cli import schema
 
 import igm_cli as igm
-from igm_cli import app
 from igm_cli.commands import schemas
 from igm_cli.core.decomposition.problems import random_problems
 from igm_cli.session import ImageSession
@@ -40,10 +39,11 @@ def valid(result: igm.Result) -> dict[str, Any]:
     return record
 
 
-def printed(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
+def printed(here: Here, *arguments: object) -> dict[str, Any]:
     """The one JSON line of a command."""
-    assert app.main([str(argument) for argument in (*arguments, "--json", "--device", "cpu")]) == 0
-    return dict(json.loads(capsys.readouterr().out))
+    code, out, _ = here(*arguments, "--json", "--device", "cpu")
+    assert code == 0
+    return dict(json.loads(out))
 
 
 def untimed(record: dict[str, Any]) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def model(tiny_model: Path) -> igm.Model:
 def test_the_package_is_light_to_import() -> None:
     code = (
         "import sys, igm_cli; igm_cli.__version__; dir(igm_cli); "
-        "print(sorted({'torch', 'numpy', 'pydantic', 'PIL', 'typer'} & set(sys.modules)))"
+        "print(sorted({'torch', 'numpy', 'pydantic', 'PIL', 'scipy', 'typer'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
@@ -68,14 +68,14 @@ def test_the_package_is_light_to_import() -> None:
 
 
 def test_a_result_is_the_record_that_the_command_prints(
-    model: igm.Model, tiny_model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+    model: igm.Model, tiny_model: Path, pictures: Path, here: Here
 ) -> None:
     image = pictures / "1.png"
     result = model.invert(image, k=2, **QUICK)
-    line = printed(capsys, "invert", image, "--model", tiny_model, "--k", 2, "--draws", 2)
+    line = printed(here, "invert", image, "--model", tiny_model, "--k", 2, "--draws", 2)
     assert untimed(valid(result)) == untimed(line)
     counted = model.count(image, **QUICK)
-    line = printed(capsys, "estimate-k", image, "--model", tiny_model, "--draws", 2)
+    line = printed(here, "estimate-k", image, "--model", tiny_model, "--draws", 2)
     assert untimed(valid(counted)) == untimed(line)
     assert counted.k == line["k"] and counted.k_curve == line["k_curve"] and "discriminative" not in line
 
@@ -234,12 +234,12 @@ def test_attributes(tiny_attributes: Path, pictures: Path) -> None:
     assert result.typicality is not None and result.typicality < 0.01
 
 
-def test_labels(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_labels(pictures: Path, here: Here) -> None:
     """The bundled text-to-image model."""
     given = {"k": 1, "draws": 2, "max_draws": 2, "seed": 3}
     result = igm.load("animals-tiny", labels=["dog", "frog"], device="cpu").invert(pictures / "0.png", **given)
     options = ("--labels", "dog,frog", "--k", 1, "--draws", 2, "--max-draws", 2, "--seed", 3)
-    line = printed(capsys, "zero-shot", pictures / "0.png", *options)
+    line = printed(here, "zero-shot", pictures / "0.png", *options)
     assert untimed(valid(result)) == untimed(line)
     assert isinstance(result, igm.LabelResult)
     assert [each["label"] for each in result.labels][:1] == [result.items[0]["label"]]
@@ -254,7 +254,7 @@ def test_labels(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
         opened.generate("dog", steps=2)
 
 
-def test_codebooks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_codebooks(tmp_path: Path, here: Here) -> None:
     problems = random_problems(12, 3, 512, 4, seed=2)
     file = tmp_path / "books.safetensors"
     write_problems(file, problems)
@@ -262,8 +262,9 @@ def test_codebooks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert isinstance(from_file, list)
     indices = [[item["index"] for item in result.items] for result in from_file]
     assert indices == problems.truth.tolist()
-    assert app.main(["decompose", str(file), "--codebooks", str(file), "--json", "--device", "cpu"]) == 0
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    code, out, _ = here("decompose", file, "--codebooks", file, "--json", "--device", "cpu")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
     assert [untimed(valid(result)) for result in from_file] == [untimed(line) for line in lines]
     books = [book.numpy() for book in problems.codebooks.spectra]
     alone = igm.decompose(problems.vectors[0].numpy(), books, device="cpu")

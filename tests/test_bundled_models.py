@@ -40,12 +40,14 @@ def scenes() -> tuple[list[Image], list[Tensor]]:
     return images, truths
 
 
-def test_objects_are_found_and_counted(scenes: tuple[list[Image], list[Tensor]]) -> None:
-    images, truths = scenes
+@pytest.mark.parametrize("first", [4, pytest.param(0, marks=pytest.mark.slow)])
+def test_objects_are_found_and_counted(scenes: tuple[list[Image], list[Tensor]], first: int) -> None:
+    """In the renders; in the example images, whose answers test_golden.py and the pages hold, among the slow tests."""
+    images, truths = (each[first:] for each in scenes)
     results = igm.load("clevr-pos", device="cpu").invert(images, draws=2, max_draws=2)
     found = [torch.tensor([[item["x"], item["y"]] for item in result.items]) for result in results]
     over = [len(f) - len(t) for f, t in zip(found, truths, strict=True)]
-    assert over.count(0) >= 6 and max(map(abs, over)) <= 1, over
+    assert over.count(0) >= 0.75 * len(images) and max(map(abs, over)) <= 1, over
     perceived = sum(int(match(f, t).perceived("sum").sum()) for f, t in zip(found, truths, strict=True))
     assert perceived >= 0.9 * sum(map(len, truths)) and perceived >= 0.9 * sum(map(len, found))
 
@@ -98,6 +100,7 @@ def test_a_model_for_one_kind_of_picture_is_no_default() -> None:
     assert resolve_model(None, "pos").name == "clevr-pos"
 
 
+@pytest.mark.slow
 def test_animals_are_named_in_drawn_scenes() -> None:
     """The files are named after the animals that ``examples/animals/make.py`` put into them."""
     files = sorted((EXAMPLES / "animals").glob("*.png"))
@@ -116,11 +119,12 @@ def test_they_say_what_they_were_trained_on(name: str) -> None:
     assert registry.dataset(igm.load(name).dataset).splits
 
 
-def test_another_penalty_makes_no_image_unlike_those_trained_on() -> None:
+def test_another_penalty_makes_no_image_unlike_those_trained_on(bundled_models: str) -> None:
+    sure = 0.8 if bundled_models == "quick" else 0.9
     model = igm.load("clevr-pos")
     for settings in ({"penalty": 100.0}, {"k_min": 7, "k_max": 8}):
         result = model.invert(EXAMPLES / "images" / "CLEVR_val_000003.png", **settings)
-        assert result.k != 5 and result.typicality > 0.9 and max(result.confidence) > 0.9
+        assert result.k != 5 and result.typicality > 0.9 and max(result.confidence) > sure
     assert (
         model.invert(
             torch.rand(3, 64, 96, generator=torch.Generator().manual_seed(0)), penalty=100.0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from conftest import ROOT, Igm
+from conftest import ROOT, Here, Igm
 from PIL import Image
 from test_cli import lines, one_sentence, schema, untimed
 
@@ -81,13 +81,13 @@ def test_steps_of_a_model_whose_own_method_is_relax(
     ],
 )
 def test_what_attributes_have_no_use_for(
-    igm: Igm, tiny_attributes: Path, pictures: Path, arguments: tuple[str, ...], says: str
+    here: Here, tiny_attributes: Path, pictures: Path, arguments: tuple[str, ...], says: str
 ) -> None:
     command, *rest = arguments
-    done = igm(command, pictures / "0.png", "--model", tiny_attributes, *rest, *CPU)
-    assert done.returncode == 2, done.stderr
-    assert says in one_sentence(done.stderr)
-    assert done.stdout == ""
+    done = here(command, pictures / "0.png", "--model", tiny_attributes, *rest, *CPU)
+    assert done.code == 2, done.err
+    assert says in one_sentence(done.err)
+    assert done.out == ""
 
 
 def test_positions_have_no_configurations(igm: Igm, tiny_model: Path, pictures: Path) -> None:
@@ -106,12 +106,12 @@ def test_positions_have_no_configurations(igm: Igm, tiny_model: Path, pictures: 
         ("data.style=oil", 2, "unknown style 'oil'"),
     ],
 )
-def test_wrong_settings_of_a_training(igm: Igm, tmp_path: Path, setting: str, code: int, says: str) -> None:
+def test_wrong_settings_of_a_training(here: Here, tmp_path: Path, setting: str, code: int, says: str) -> None:
     pytest.importorskip("python_avatars")
     pytest.importorskip("resvg_py")
-    done = igm("train", "celeba", *TINY, "--steps", "1", "--set", setting, "--output", tmp_path / "run")
-    assert done.returncode == code, done.stderr
-    assert says in done.stderr and "Traceback" not in done.stderr
+    done = here("train", "celeba", *TINY, "--steps", "1", "--set", setting, "--output", tmp_path / "run")
+    assert done.code == code, done.err
+    assert says in done.err and "Traceback" not in done.err
 
 
 @pytest.mark.slow
@@ -140,6 +140,7 @@ def test_a_folder_that_is_no_celeba(igm: Igm, tmp_path: Path) -> None:
     assert "list_attr_celeba" in one_sentence(done.stderr) or "no image" in done.stderr
 
 
+@pytest.mark.usefixtures("bundled_models")
 def test_the_bundled_model_reads_the_example_faces(igm: Igm) -> None:
     """As the demo does; the names of the faces are those of ``examples/faces/make.py``."""
     numbers = {"long-0": 5, "long-1": 2, "long-2": 4, "long-3": 3, "beard-0": 7, "beard-1": 12, "outlined-0": 6}
@@ -153,6 +154,7 @@ def test_the_bundled_model_reads_the_example_faces(igm: Igm) -> None:
         assert line["model"] == "celeba-attributes" and line["typicality"] > 0.9
 
 
+@pytest.mark.usefixtures("bundled_models")
 def test_what_is_no_face_is_told_so(igm: Igm) -> None:
     scene = ROOT / "examples" / "images" / "CLEVR_val_000003.png"
     done = igm("invert", scene, "--concepts", "attributes", "--json", *CPU)

@@ -6,43 +6,21 @@ What needs no process of its own runs in this one.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jsonschema
 import numpy as np
 import pytest
 import torch
 from codebook_files import write_codebooks, write_problems
-from conftest import Igm
+from conftest import Done, Here, Igm
 from safetensors.torch import load_file, save_file
 from test_cli import lines, one_sentence, schema, untimed
 
-from igm_cli import app
 from igm_cli.core.decomposition.problems import random_problems
 
 CPU = ("--device", "cpu")
-
-
-class Said(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Call = Callable[..., Said]
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    """Runs ``igm`` in this process."""
-
-    def run(*arguments: object) -> Said:
-        code = app.main([str(argument) for argument in arguments])
-        return Said(code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +58,7 @@ def books(folder: Path, name: str = "books") -> tuple[Any, ...]:
     return ("--codebooks", folder / f"{name}.safetensors", *CPU)
 
 
-def only(said: Said) -> dict[str, Any]:
+def only(said: Done) -> dict[str, Any]:
     assert said.code == 0, said.err
     (line,) = lines(said.out)
     return line
@@ -110,45 +88,45 @@ def test_a_process_of_its_own(igm: Igm, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["coupled", "attention", "resonator", "factorizer", "exhaustive"])
-def test_methods(call: Call, folder: Path, method: str) -> None:
-    line = only(call("decompose", folder / "one.npy", *books(folder), "--method", method, "--json"))
+def test_methods(here: Here, folder: Path, method: str) -> None:
+    line = only(here("decompose", folder / "one.npy", *books(folder), "--method", method, "--json"))
     jsonschema.validate(line, schema("igm.decompose-1"), jsonschema.Draft202012Validator)
     assert indices(line) == np.load(folder / "truth.npy")[0].tolist()
     assert line["method"] == method
     assert (line["iterations"] > 0) == (method != "exhaustive")
 
 
-def test_iterations_bound_an_iterative_method(call: Call, folder: Path) -> None:
+def test_iterations_bound_an_iterative_method(here: Here, folder: Path) -> None:
     given = ("decompose", folder / "nothing.npy", *books(folder), "--method", "resonator", "--json")
-    assert only(call(*given, "--iterations", 7))["iterations"] == 7
-    assert only(call(*given))["iterations"] == 100
+    assert only(here(*given, "--iterations", 7))["iterations"] == 7
+    assert only(here(*given))["iterations"] == 100
 
 
-def test_tables_for_people(call: Call, folder: Path) -> None:
+def test_tables_for_people(here: Here, folder: Path) -> None:
     truth = np.load(folder / "truth.npy")
-    one = call("decompose", folder / "one.npy", *books(folder))
+    one = here("decompose", folder / "one.npy", *books(folder))
     assert one.code == 0
     assert one.err == ""
     assert "one.npy: similarity 1.000 by auto" in one.out
     assert all(heading in one.out for heading in ("factor", "index", "similarity", "confidence"))
-    six = call("decompose", folder / "six.npz", *books(folder))
+    six = here("decompose", folder / "six.npz", *books(folder))
     assert "six.npz: 6 vectors" in six.out
     assert ", ".join(map(str, truth[4])) in six.out
 
 
-def test_what_was_not_bound_from_these_is_said(call: Call, folder: Path) -> None:
-    said = call("decompose", folder / "nothing.npy", *books(folder))
+def test_what_was_not_bound_from_these_is_said(here: Here, folder: Path) -> None:
+    said = here("decompose", folder / "nothing.npy", *books(folder))
     assert said.code == 0
     assert "no product of these codewords as far as can be told" in one_sentence(said.err)
-    line = only(call("decompose", folder / "nothing.npy", *books(folder), "--json"))
+    line = only(here("decompose", folder / "nothing.npy", *books(folder), "--json"))
     assert max(item["confidence"] for item in line["items"]) < 0.9
     assert line["similarity"] < 0.3
-    fewer = call("decompose", folder / "one.npy", *books(folder, "two"))  # bound from more codebooks than given
+    fewer = here("decompose", folder / "one.npy", *books(folder, "two"))  # bound from more codebooks than given
     assert "what chance gives" in one_sentence(fewer.err)
 
 
-def test_noise_lowers_the_similarity_and_not_the_answer(call: Call, folder: Path) -> None:
-    said = call("decompose", folder / "noisy.npy", *books(folder), "--json")
+def test_noise_lowers_the_similarity_and_not_the_answer(here: Here, folder: Path) -> None:
+    said = here("decompose", folder / "noisy.npy", *books(folder), "--json")
     found = lines(said.out)
     assert [indices(line) for line in found[:6]] == np.load(folder / "truth.npy").tolist()
     assert all(0.6 < line["similarity"] < 0.8 for line in found[:6])
@@ -156,83 +134,83 @@ def test_noise_lowers_the_similarity_and_not_the_answer(call: Call, folder: Path
     assert "1 of 7 vectors" in chance and "6 of 7 vectors" in rest and "noise or further products" in rest
 
 
-def test_what_one_product_leaves_of_a_sum_is_said(call: Call, folder: Path) -> None:
-    said = call("decompose", folder / "sum.npy", *books(folder))
+def test_what_one_product_leaves_of_a_sum_is_said(here: Here, folder: Path) -> None:
+    said = here("decompose", folder / "sum.npy", *books(folder))
     assert re.search(
         r"explains 40 % of the vector; the rest is noise or further products", one_sentence(said.err)
     )
     assert "--count tells" in said.err
-    assert not call("decompose", folder / "sum.npy", *books(folder), "--k", 3).err
+    assert not here("decompose", folder / "sum.npy", *books(folder), "--k", 3).err
 
 
-def test_a_binding_that_is_guessed_is_said(call: Call, folder: Path) -> None:
+def test_a_binding_that_is_guessed_is_said(here: Here, folder: Path) -> None:
     save_file(load_file(folder / "books.safetensors"), folder / "silent.safetensors")
-    said = one_sentence(call("decompose", folder / "one.npy", *books(folder, "silent")).err)
+    said = one_sentence(here("decompose", folder / "one.npy", *books(folder, "silent")).err)
     assert "does not name a binding; map is assumed, since" in said and "--binding names another" in said
 
 
-def test_codewords_that_are_the_same(call: Call, folder: Path) -> None:
+def test_codewords_that_are_the_same(here: Here, folder: Path) -> None:
     truth = np.load(folder / "truth.npy")
     same = random_problems(12, 3, 512, 6, seed=2).codebooks
     product = same.product(torch.tensor([int(truth[0, 0]), 3, int(truth[0, 2])]))
     np.save(folder / "tied.npy", product.numpy())
-    said = call("decompose", folder / "tied.npy", *books(folder, "same"))
+    said = here("decompose", folder / "tied.npy", *books(folder, "same"))
     notes = said.err.splitlines()
     assert "codebook 1 has codewords that occur more than once (3, 5)" in notes[0]
     assert "another codeword would do as well for factor 1" in notes[1]
-    line = only(call("decompose", folder / "tied.npy", *books(folder, "same"), "--json"))
+    line = only(here("decompose", folder / "tied.npy", *books(folder, "same"), "--json"))
     jsonschema.validate(line, schema("igm.decompose-1"), jsonschema.Draft202012Validator)
     assert [item.get("ambiguous") for item in line["items"]] == [None, True, None]
     assert line["items"][1]["index"] in (3, 5)
     assert line["items"][1]["confidence"] <= 0.51
 
 
-def test_sums_of_products(call: Call, folder: Path) -> None:
+def test_sums_of_products(here: Here, folder: Path) -> None:
     truth = np.load(folder / "truth.npy")[:3].tolist()
-    line = only(call("decompose", folder / "sum.npy", *books(folder), "--k", 3, "--json"))
+    line = only(here("decompose", folder / "sum.npy", *books(folder), "--k", 3, "--json"))
     jsonschema.validate(line, schema("igm.decompose-1"), jsonschema.Draft202012Validator)
     assert line["k"] == 3
     products = [[i["index"] for i in line["items"] if i["product"] == p] for p in range(3)]
     assert sorted(products) == sorted(truth)
     assert line["similarity"] == pytest.approx(1.0, abs=1e-3)
-    fewer = call("decompose", folder / "one.npy", *books(folder), "--k", 2)
+    fewer = here("decompose", folder / "one.npy", *books(folder), "--k", 2)
     assert "1 of 2 products found, and nothing is left to explain" in one_sentence(fewer.err)
 
 
-def test_how_many_products(call: Call, folder: Path) -> None:
-    line = only(call("decompose", "--count", folder / "sum.npy", *books(folder), "--json"))
+def test_how_many_products(here: Here, folder: Path) -> None:
+    line = only(here("decompose", "--count", folder / "sum.npy", *books(folder), "--json"))
     jsonschema.validate(line, schema("igm.decompose-k-1"), jsonschema.Draft202012Validator)
     assert line["k"] == 3
     shares = [point["unexplained"] for point in line["k_curve"]]
     assert shares[0] == 1.0
     assert shares == sorted(shares, reverse=True)
     assert shares[3] < 1e-3 < shares[2]
-    table = call("decompose", "--count", folder / "sum.npy", "--concepts", "codebook", *books(folder))
+    table = here("decompose", "--count", folder / "sum.npy", "--concepts", "codebook", *books(folder))
     assert "sum.npy: K = 3" in table.out
     assert "◯" in table.out
-    capped = call("decompose", "--count", folder / "sum.npy", *books(folder), "--k-max", 2)
+    capped = here("decompose", "--count", folder / "sum.npy", *books(folder), "--k-max", 2)
     assert "--k-max 2" in one_sentence(capped.err)
-    nothing = call("decompose", "--count", folder / "nothing.npy", *books(folder))
+    nothing = here("decompose", "--count", folder / "nothing.npy", *books(folder))
     assert "K = 0" in nothing.out
     assert "no product of these codewords" in one_sentence(nothing.err)
 
 
-def test_a_run_goes_on_where_it_stopped(call: Call, folder: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_where_it_stopped(here: Here, folder: Path, tmp_path: Path) -> None:
     kept = tmp_path / "kept.jsonl"
     given = ("decompose", folder / "noisy.npy", *books(folder), "--json", "--output", kept)
-    whole = lines(call(*given).out)
+    whole = lines(here(*given).out)
     kept.write_text("".join(kept.read_text().splitlines(keepends=True)[:3]) + '{"schema": "igm.decom')
-    again = call(*given)
+    again = here(*given)
     assert untimed(again.out) == untimed(kept.read_text())
     assert [line["items"] for line in lines(again.out)] == [line["items"] for line in whole]
     assert len(lines(kept.read_text())) == 7
-    other = call(*given, "--seed", 5)
+    other = here(*given, "--seed", 5)
     assert other.code == 3
     assert "other options" in one_sentence(other.err)
 
 
-def test_several_files_of_which_some_are_bad(call: Call, folder: Path) -> None:
-    said = call(
+def test_several_files_of_which_some_are_bad(here: Here, folder: Path) -> None:
+    said = here(
         "decompose", folder / "nan.npy", folder / "one.npy", folder / "photo.png", *books(folder), "--json"
     )
     assert said.code == 3
@@ -287,26 +265,26 @@ def test_several_files_of_which_some_are_bad(call: Call, folder: Path) -> None:
         (["train", "codebook", "--concepts", "pos"], 2, "has no images"),
     ],
 )
-def test_mistakes(call: Call, folder: Path, arguments: list[str], code: int, says: str) -> None:
+def test_mistakes(here: Here, folder: Path, arguments: list[str], code: int, says: str) -> None:
     given: list[object] = []
     for argument in arguments:
         given += books(folder)[:2] if argument == "{b}" else [argument.format(f=folder)]
-    said = call(*given, *CPU)
+    said = here(*given, *CPU)
     assert said.code == code, said.err
     assert says in one_sentence(said.err)
     assert said.out == ""
 
 
-def test_several_processes_are_refused(call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_processes_are_refused(here: Here, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)
-    said = call("decompose", folder / "one.npy", *books(folder))
+    said = here("decompose", folder / "one.npy", *books(folder))
     assert said.code == 2
     assert "one process" in one_sentence(said.err)
 
 
 def test_long_tables_are_cut_and_progress_is_told(
-    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from contextlib import contextmanager
 
@@ -321,7 +299,7 @@ def test_long_tables_are_cut_and_progress_is_told(
     monkeypatch.setattr(Output, "progress", progress)
     problems = random_problems(4, 2, 64, 300, seed=0)
     write_problems(tmp_path / "many.safetensors", problems)
-    said = call("decompose", tmp_path / "many.safetensors", "--codebooks", tmp_path / "many.safetensors", *CPU)
+    said = here("decompose", tmp_path / "many.safetensors", "--codebooks", tmp_path / "many.safetensors", *CPU)
     assert said.code == 0
     assert "many.safetensors: 300 vectors" in said.out
     assert "... and 200 more" in said.out

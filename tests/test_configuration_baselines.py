@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_flags import SPACE, Flags, one_hot, paint
 from torch import Tensor
 
 from igm_cli.benchmarks.baselines.configuration import (
@@ -33,9 +34,6 @@ from igm_cli.core.types import InversionSettings
 from igm_cli.errors import InputError, MissingError
 
 CPU = torch.device("cpu")
-SPACE = Categorical({"upper": ("red", "green", "blue"), "lower": ("dark", "light")})
-UPPER = torch.tensor([[1.0, -1, -1], [-1, 1, -1], [-1, -1, 1]])
-LOWER = torch.tensor([[-0.8] * 3, [0.8] * 3])
 SIZE = (16, 16)
 OPTIONS = {"image_size": SIZE, "channels": (16, 16, 16), "blocks": 1, "head_channels": 16, "head_layers": 1}
 SPEC = ModelSpec("factored", OPTIONS, SPACE.to_dict(), ScheduleConfig().to_dict(), "sum", SIZE, "any")
@@ -48,36 +46,6 @@ RESNET = ResNetFactors(
     batch_size=16,
     ema=0.9,
 )
-
-
-def paint(values: Tensor) -> Tensor:
-    """Images ``[B,3,16,16]`` of values ``[B,2]``: a colour above, a brightness below."""
-    images = torch.empty(len(values), 3, 16, 16)
-    images[:, :, :8] = UPPER[values[:, 0]][:, :, None, None]
-    images[:, :, 8:] = LOWER[values[:, 1]][:, :, None, None]
-    return images
-
-
-def one_hot(values: Tensor) -> Tensor:
-    """Concepts ``[B,2,5]`` of values ``[B,2]``."""
-    return SPACE.candidates()[values + torch.tensor([0, 3])]
-
-
-class Flags:
-    """Painted images, the values drawn from the index."""
-
-    def __init__(self, first: int, count: int) -> None:
-        self.first, self.count = first, count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def batch(self, indices: list[int], flips: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
-        numbers = [7 * (self.first + index) % 6 for index in indices]
-        values = torch.tensor([divmod(number, 2) for number in numbers])
-        generator = torch.Generator().manual_seed(self.first + sum(indices))
-        noise = 0.1 * torch.randn(len(values), 3, 16, 16, generator=generator)
-        return paint(values) + noise, one_hot(values), torch.ones(len(values), 2, dtype=torch.bool)
 
 
 TRAINING, VALIDATION = Flags(0, 200), Flags(1000, 30)

@@ -92,8 +92,10 @@ def test_a_training_in_bf16_where_that_is_slow(
     assert ("--precision auto uses float32 instead" in said) == told
 
 
-def test_doctor_names_gpus(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("igm_cli.commands.doctor._checkpoints", lambda: ([], True))
+def test_doctor_names_gpus(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("igm_cli.bundled.BUNDLED", tmp_path)
     gpus(monkeypatch, 1)
     assert app.main(["doctor"]) == 0
     shown = capsys.readouterr().out

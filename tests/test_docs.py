@@ -171,6 +171,7 @@ def test_the_map_of_the_code_is_right() -> None:
     assert len(files) >= 25
 
 
+@pytest.mark.usefixtures("bundled_models")
 @pytest.mark.parametrize("page", ["README.md", "docs/api.md", "docs/notebooks.md"])
 def test_python_runs(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -196,8 +197,8 @@ def test_commands_parse(line: str) -> None:
 
     from igm_cli.app import command_line
 
-    group = typer.main.get_command(command_line())
     name, *arguments = igm_arguments(line)
+    group = typer.main.get_command(command_line(name))
     command = group.commands[name]  # type: ignore[attr-defined]
     context = command.make_context(name, arguments)
     arrived = set()

@@ -17,16 +17,19 @@ import jsonschema
 import pytest
 import torch
 from benchmark_cases import write_discs, write_positions
+from conftest import Here
 from PIL import Image, ImageDraw
 from test_cli import one_sentence, schema
 
-from igm_cli import app, load, output
+from igm_cli import load, output
 from igm_cli.commands.evaluate import figures_of
 from igm_cli.evaluation import Evaluation, Judged, found_right
 from igm_cli.plugins.labels.parser import Labels
 from igm_cli.plugins.object_concepts import ObjectConcepts
 from igm_cli.plugins.positions import Positions
 from igm_cli.session import ImageSession
+
+CPU = ("--device", "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -48,18 +51,15 @@ def discs(folder: Path, count: int) -> Path:
     return folder
 
 
-def igm(*words: object) -> int:
-    return app.main([*map(str, words), "--device", "cpu"])
-
-
 def test_a_model_is_calibrated_on_what_it_is_evaluated_on(
-    tiny_model: Path, annotated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_model: Path, annotated: Path, tmp_path: Path, here: Here
 ) -> None:
     model = tmp_path / "model"
     shutil.copytree(tiny_model, model)
     data = ("--dataset", "objects", "--data-root", annotated, "--split", "train", "--set", "shares=90/10/0")
-    assert igm("evaluate", "--model", model, *data, "--limit", 2, "--json") == 0
-    before = json.loads(capsys.readouterr().out)
+    done = here("evaluate", *CPU, "--model", model, *data, "--limit", 2, "--json")
+    assert done.code == 0
+    before = json.loads(done.out)
     jsonschema.validate(before, schema("igm.evaluate-1"), jsonschema.Draft202012Validator)
     assert "typical" not in before["figures"] and before["images"] == 2
     weights = (model / "model.safetensors").read_bytes()
@@ -68,8 +68,10 @@ def test_a_model_is_calibrated_on_what_it_is_evaluated_on(
     files = ("--worst", tmp_path / "worst.png", "--csv", tmp_path / "e.csv")
     own = ("draws=5", "max_draws=5", "grid=[4,4]", "scan_draws=1", "keep=4", "refine_steps=1")
     more = ("--seed", 7, "--penalty", 7, *(word for each in own for word in ("--set", f"inference.{each}")))
-    assert igm("evaluate", "--model", model, *data, "--limit", 16, "--calibrate", "--json", *more, *files) == 0
-    done = capsys.readouterr()
+    done = here(
+        "evaluate", *CPU, "--model", model, *data, "--limit", 16, "--calibrate", "--json", *more, *files
+    )
+    assert done.code == 0
     assert "is calibrated on " in done.err
     assert "penalty 7 (3 before), temperature" in done.err
     after = json.loads(done.out)
@@ -82,8 +84,9 @@ def test_a_model_is_calibrated_on_what_it_is_evaluated_on(
     assert (model / "model.safetensors").read_bytes() == weights
     assert "draws 5" in done.err and "seed" not in known["inference"]
     assert known["inference"]["draws"] == 5 and known["inference"]["penalty"] == 7.0
-    assert igm("invert", annotated / "0.png", "--model", model, "--seed", 7, "--json") == 0
-    assert json.loads(capsys.readouterr().out)["typicality"] > 0.5
+    done = here("invert", *CPU, annotated / "0.png", "--model", model, "--seed", 7, "--json")
+    assert done.code == 0
+    assert json.loads(done.out)["typicality"] > 0.5
     assert Image.open(tmp_path / "worst.png").width > 200
     rows = list(csv.DictReader((tmp_path / "e.csv").open()))
     assert len(rows) == 16 and {row["annotated"] for row in rows} == {"1"}
@@ -93,24 +96,26 @@ def test_a_model_is_calibrated_on_what_it_is_evaluated_on(
 
 
 def test_a_log_says_how_far_an_evaluation_is(
-    tiny_model: Path, annotated: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path, annotated: Path, here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(output, "FIRST", 0.0)
     monkeypatch.setattr(output, "EVERY", 0.0)
     data = ("--dataset", "objects", "--data-root", annotated, "--split", "train", "--limit", 3)
-    assert igm("evaluate", "--model", tiny_model, *data) == 0
-    said = capsys.readouterr().err.splitlines()
+    done = here("evaluate", *CPU, "--model", tiny_model, *data)
+    assert done.code == 0
+    said = done.err.splitlines()
     assert "evaluating 1 of 3" in said and any(line.startswith("evaluating 2 of 3, ") for line in said)
 
 
 def test_an_interruption_promises_nothing_that_is_kept(
-    tiny_model: Path, annotated: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path, annotated: Path, here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ImageSession, "inverted", lambda *_: signal.raise_signal(signal.SIGTERM))
     data = ("--dataset", "objects", "--data-root", annotated, "--split", "train")
-    assert igm("evaluate", "--model", tiny_model, *data) == 143
+    done = here("evaluate", *CPU, "--model", tiny_model, *data)
+    assert done.code == 143
     says = "igm: interrupted; nothing of the evaluation is kept but a calibration"
-    assert one_sentence(capsys.readouterr().err).startswith(says)
+    assert one_sentence(done.err).startswith(says)
 
 
 TINY = """
@@ -139,7 +144,7 @@ k_max = 2
 
 
 def test_a_training_ends_with_the_calibration_of_its_model(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
@@ -148,8 +153,9 @@ def test_a_training_ends_with_the_calibration_of_its_model(
     settings = ("batch_size=2", "picture_every=0", "calibration=16", "data.shares=50/50/0")
     how = ("--steps", 2, *(word for each in settings for word in ("--set", each)))
     call = ("train", "objects", "--data-root", "mine", "--preset", "tiny.toml", "-o", "clevr-pos", *how)
-    assert igm(*call) == 0
-    said = capsys.readouterr().err.splitlines()
+    done = here(*call, *CPU)
+    assert done.code == 0
+    said = done.err.splitlines()
     assert (
         "calibrated on 16 images of val: penalty" in said[-4]
     )  # the model here, not the bundled one of that name
@@ -159,8 +165,9 @@ def test_a_training_ends_with_the_calibration_of_its_model(
     assert known["inference"]["typical"]["limit"] > 0
     del known["info"]["calibrated"]  # as an interruption leaves it
     (tmp_path / "clevr-pos" / "igm.json").write_text(json.dumps(known))
-    assert igm(*call) == 0
-    said = capsys.readouterr().err.splitlines()
+    done = here(*call, *CPU)
+    assert done.code == 0
+    said = done.err.splitlines()
     assert "already holds all 2 steps" in said[-2] and "calibrated on 16 images" in said[-1]
 
 
@@ -178,15 +185,16 @@ def test_what_cannot_be_evaluated_is_refused(
     tiny_model: Path,
     annotated: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    here: Here,
     words: list[str],
     says: str,
 ) -> None:
     model = tmp_path / "model"
     shutil.copytree(tiny_model, model)
     given = ("--dataset", "objects", "--data-root", annotated, "--split", "train", "--model", model)
-    assert igm("evaluate", *given, *words) in (2, 3)
-    assert says in one_sentence(capsys.readouterr().err)
+    done = here("evaluate", *CPU, *given, *words)
+    assert done.code in (2, 3)
+    assert says in one_sentence(done.err)
     assert "calibrated" not in json.loads((model / "igm.json").read_text())["info"]
 
 
@@ -220,20 +228,20 @@ def test_a_method_without_confidence_has_no_calibration_error() -> None:
     assert errors == {} and figures["all right"].value == 1
 
 
-def test_one_image_is_one_image(tiny_model: Path, annotated: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_image_is_one_image(tiny_model: Path, annotated: Path, here: Here) -> None:
     data = ("--dataset", "objects", "--data-root", annotated, "--split", "train", "--limit", 1)
-    assert igm("evaluate", "--model", tiny_model, *data) == 0
-    assert " on 1 image of objects, train" in capsys.readouterr().out
+    done = here("evaluate", *CPU, "--model", tiny_model, *data)
+    assert done.code == 0
+    assert " on 1 image of objects, train" in done.out
 
 
-def test_another_dataset_that_reads_the_folder_is_named(
-    annotated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert igm("evaluate", "--model", "clevr-pos", "--data-root", annotated) == 3
+def test_another_dataset_that_reads_the_folder_is_named(annotated: Path, tmp_path: Path, here: Here) -> None:
+    done = here("evaluate", *CPU, "--model", "clevr-pos", "--data-root", annotated)
+    assert done.code == 3
     says = "in the layout of CLEVR_v1.0, or --dataset objects, which reads this folder"
-    assert says in one_sentence(capsys.readouterr().err)
-    assert igm("evaluate", "--model", "clevr-pos", "--data-root", tmp_path) == 3
-    assert "--dataset" not in one_sentence(capsys.readouterr().err)
+    assert says in one_sentence(done.err)
+    done = here("evaluate", *CPU, "--model", "clevr-pos", "--data-root", tmp_path)
+    assert done.code == 3 and "--dataset" not in one_sentence(done.err)
 
 
 def test_what_is_right() -> None:
@@ -254,7 +262,7 @@ def test_what_is_right() -> None:
 
 
 def test_the_worst_are_drawn_without_what_lies_beyond_their_border(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: Here
 ) -> None:
     model, data, drawn = write_positions(tmp_path / "model", (32, 32), 0.5), tmp_path / "data", []
     known = json.loads((model / "igm.json").read_text())
@@ -270,8 +278,9 @@ def test_the_worst_are_drawn_without_what_lies_beyond_their_border(
     words = ("--dataset", "objects", "--data-root", data, "--split", "val")
     words = (*words, "--limit", 3)  # the last has six beyond its border
     files = ("--worst", tmp_path / "worst.png", "--csv", tmp_path / "e.csv")
-    assert igm("evaluate", "--model", model, *words, *files) == 0
-    said = capsys.readouterr().out
+    done = here("evaluate", *CPU, "--model", model, *words, *files)
+    assert done.code == 0
+    said = done.out
     assert all(f"wrote {path}" in said for path in files[1::2])
     rows = list(csv.DictReader((tmp_path / "e.csv").open()))
     counts = [int(row["annotated"]) for row in rows]
@@ -289,14 +298,14 @@ def test_the_worst_are_drawn_without_what_lies_beyond_their_border(
     ],
 )
 def test_where_the_worst_cannot_be_drawn_is_said_at_once(
-    file: str, code: int, says: str, tiny_model: Path, annotated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    file: str, code: int, says: str, tiny_model: Path, annotated: Path, tmp_path: Path, here: Here,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(ImageSession, "inverted", lambda *_: pytest.fail("it was evaluated"))
     (tmp_path / "a.txt").write_text("")
     data = ("--dataset", "objects", "--data-root", annotated, "--split", "train", "--limit", 2)
-    assert igm("evaluate", "--model", tiny_model, *data, "--worst", tmp_path / file) == code
-    assert says in one_sentence(capsys.readouterr().err)
+    done = here("evaluate", *CPU, "--model", tiny_model, *data, "--worst", tmp_path / file)
+    assert done.code == code and says in one_sentence(done.err)
 
 
 def test_places_in_a_window_of_any_size_must_be_as_near_in_pixels() -> None:

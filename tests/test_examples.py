@@ -99,6 +99,7 @@ def test_the_example_trains_and_inverts(igm: Igm, tmp_path: Path) -> None:
     assert "stars must be a whole number" in done[8].stderr and not (tmp_path / "none").exists()
 
 
+@pytest.mark.usefixtures("bundled_models")
 def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its code cells, one after the other, as a notebook runs them."""
     monkeypatch.chdir(EXAMPLES)

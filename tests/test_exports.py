@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 import torch
 from codebook_files import write_problems
-from conftest import ROOT
+from conftest import ROOT, Here
 from PIL import Image
 from test_cli import one_sentence
 
-from igm_cli import app
 from igm_cli.commands.exports import coco_text, is_own_coco, is_own_table, items_csv
 from igm_cli.core.decomposition.problems import random_problems
 from igm_cli.plugins import registry
@@ -27,11 +26,6 @@ from igm_cli.plugins.positions import Positions
 
 QUICK = ("--draws", "2", "--device", "cpu")
 PLACE = ["x_px", "y_px", "x", "y", "confidence"]
-
-
-def igm(*arguments: object) -> int:
-    """Runs igm in this process."""
-    return app.main([str(argument) for argument in arguments])
 
 
 def rows_of(text: str) -> list[dict[str, str]]:
@@ -138,12 +132,12 @@ def test_a_changed_coco_file_is_nobodys_but_the_users() -> None:
     assert not any(map(is_own_coco, ("[]", "{}", "{", '{"info": 3}', '{"info": {"written_by": "igm"}}')))
 
 
-def test_both_are_read_back_to_the_same_points(tiny_model: Path, photos: Path) -> None:
+def test_both_are_read_back_to_the_same_points(here: Here, tiny_model: Path, photos: Path) -> None:
     """Write with the command, read with the dataset of annotated images."""
     pytest.importorskip("datasets")
     table, coco = photos / "found.csv", photos / "found.json"
     call = ("invert", photos, "--model", tiny_model, "--k", 2, *QUICK, "-o", photos.parent / "r.jsonl")
-    assert igm(*call, "--csv", table, "--coco", coco) == 0
+    assert here(*call, "--csv", table, "--coco", coco).code == 0
     records = [json.loads(line) for line in (photos.parent / "r.jsonl").read_text().splitlines()]
     wanted = {
         str(Path(line["image"]).relative_to(photos)): [[i["x_px"], i["y_px"]] for i in line["items"]]
@@ -161,13 +155,13 @@ def test_both_are_read_back_to_the_same_points(tiny_model: Path, photos: Path) -
     assert labels == {""}
 
 
-def test_files_are_right_when_a_run_goes_on(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+def test_files_are_right_when_a_run_goes_on(here: Here, tiny_model: Path, photos: Path, tmp_path: Path) -> None:
     call = ("invert", photos, "--model", tiny_model, "--k", 1, *QUICK, "-o", tmp_path / "r.jsonl")
-    assert igm(*call) == 0
+    assert here(*call).code == 0
     whole = (tmp_path / "r.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "r.jsonl").write_text(whole[1])  # the second image is finished
     for _ in range(2):  # what igm wrote is written anew
-        assert igm(*call, "--csv", tmp_path / "f.csv", "--coco", tmp_path / "f.json") == 0
+        assert here(*call, "--csv", tmp_path / "f.csv", "--coco", tmp_path / "f.json").code == 0
         rows = rows_of((tmp_path / "f.csv").read_text())
         order = [json.loads(line)["image"] for line in whole]
         assert [row["image"] for row in rows] == order
@@ -181,9 +175,9 @@ def test_files_are_right_when_a_run_goes_on(tiny_model: Path, photos: Path, tmp_
     assert not list(tmp_path.glob(".*.tmp"))
 
 
-def test_a_bad_image_is_left_out(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+def test_a_bad_image_is_left_out(here: Here, tiny_model: Path, photos: Path, tmp_path: Path) -> None:
     (photos / "0.png").write_bytes(b"no image")
-    assert igm("invert", photos, "--model", tiny_model, *QUICK, "--coco", tmp_path / "f.json") == 3
+    assert here("invert", photos, "--model", tiny_model, *QUICK, "--coco", tmp_path / "f.json").code == 3
     data = json.loads((tmp_path / "f.json").read_text())
     assert [each["file_name"] for each in data["images"]] == ["2.png", "a/1.png", "b/1.png"]
 
@@ -203,15 +197,17 @@ def test_a_foreign_file_is_left_alone(
     tiny_model: Path,
     photos: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    here: Here,
 ) -> None:
     (kept := tmp_path / name).write_bytes(content)
-    assert igm("invert", photos, "--model", tiny_model, *QUICK, option, kept) == 2
-    assert f"{option} would overwrite {kept}, which igm did not write" in one_sentence(capsys.readouterr().err)
+    done = here("invert", photos, "--model", tiny_model, *QUICK, option, kept)
+    assert done.code == 2 and f"{option} would overwrite {kept}, which igm did not write" in one_sentence(
+        done.err
+    )
     assert kept.read_bytes() == content
 
 
-def test_refused(tiny_model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_refused(tiny_model: Path, photos: Path, tmp_path: Path, here: Here) -> None:
     image, model = photos / "2.png", ("--model", tiny_model, *QUICK)
     (blocked := tmp_path / "file").write_text("in the way")
     same = tmp_path / "same"
@@ -227,34 +223,32 @@ def test_refused(tiny_model: Path, photos: Path, tmp_path: Path, capsys: pytest.
         (("--csv", "-"), 2, "--csv writes a file, and - is none"),
         (("--labels", "--overlay", same), 2, "concepts pos have nothing to write beside objects"),
     ):
-        assert igm("invert", image, *model, *options) == code, options
-        assert words in one_sentence(capsys.readouterr().err)
+        done = here("invert", image, *model, *options)
+        assert done.code == code and words in one_sentence(done.err)
     assert image.read_bytes() == before and not same.is_file()
 
 
-def test_attributes(
-    tiny_attributes: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_attributes(tiny_attributes: Path, pictures: Path, tmp_path: Path, here: Here) -> None:
     call = ("invert", pictures, "--model", tiny_attributes, "--device", "cpu")
-    assert igm(*call, "--csv", tmp_path / "f.csv") == 0
+    assert here(*call, "--csv", tmp_path / "f.csv").code == 0
     rows = rows_of((tmp_path / "f.csv").read_text())
     assert list(rows[0]) == ["image", "number", "factor", "value", "confidence", "written_by"]
     assert [row["factor"] for row in rows] == 3 * ["Smiling", "hair"]
-    capsys.readouterr()
-    assert igm(*call, "--coco", tmp_path / "f.json") == 2
+    done = here(*call, "--coco", tmp_path / "f.json")
+    assert done.code == 2
     assert (
         "--coco needs items with x_px and y_px, and those of the concepts attributes have none"
-        in one_sentence(capsys.readouterr().err)
+        in one_sentence(done.err)
     )
 
 
-def test_vectors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_vectors(tmp_path: Path, here: Here) -> None:
     books, vectors = tmp_path / "books.safetensors", tmp_path / "v.npy"
     problems = random_problems(4, 2, 64, 2, seed=0)
     write_problems(books, problems)
     np.save(vectors, problems.vectors.numpy())
     call = ("decompose", vectors, "--codebooks", books, "--device", "cpu")
-    assert igm(*call, "--csv", tmp_path / "f.csv") == 0
+    assert here(*call, "--csv", tmp_path / "f.csv").code == 0
     rows = rows_of((tmp_path / "f.csv").read_text())
     count = len(problems.vectors)
     assert [(row["vector"], row["factor"]) for row in rows] == [
@@ -263,9 +257,9 @@ def test_vectors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert {row["input"] for row in rows} == {str(vectors)}
 
 
-def test_what_images_share(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+def test_what_images_share(here: Here, tiny_model: Path, photos: Path, tmp_path: Path) -> None:
     call = ("invert", photos, "--model", tiny_model, "--shared", "--k", 1, *QUICK)
-    assert igm(*call, "--csv", tmp_path / "f.csv", "--coco", tmp_path / "f.json") == 0
+    assert here(*call, "--csv", tmp_path / "f.csv", "--coco", tmp_path / "f.json").code == 0
     rows = rows_of((tmp_path / "f.csv").read_text())
     assert [(Path(row["image"]).name, row["number"]) for row in rows] == [
         (n, "1") for n in ("2.png", "1.png", "1.png")
@@ -274,7 +268,7 @@ def test_what_images_share(tiny_model: Path, photos: Path, tmp_path: Path) -> No
 
 
 def test_labels_are_written_beside_objects(
-    tiny_model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    here: Here, tiny_model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A parser that has more to say of objects says it with --labels, also where pictures are there without."""
 
@@ -290,12 +284,12 @@ def test_labels_are_written_beside_objects(
     monkeypatch.setattr("igm_cli.plugins.registry.concept_parser", lambda name, **how: Named())
     call = ("invert", photos, "--model", tiny_model, "--k", 1, *QUICK)
     kept = ("-o", tmp_path / "r.jsonl", "--overlay", tmp_path / "drawn", "--csv", tmp_path / "f.csv")
-    assert igm(*call, *kept) == 0
+    assert here(*call, *kept).code == 0
     before = (tmp_path / "drawn" / "2.png").read_bytes()
-    assert igm(*call, *kept, "--labels") == 0
+    assert here(*call, *kept, "--labels").code == 0
     after = (tmp_path / "drawn" / "2.png").read_bytes()
     assert after != before
-    assert igm(*call, "--overlay", tmp_path / "anew", "--labels") == 0
+    assert here(*call, "--overlay", tmp_path / "anew", "--labels").code == 0
     assert (tmp_path / "anew" / "2.png").read_bytes() == after
     assert {row["color"] for row in rows_of((tmp_path / "f.csv").read_text())} == {"red"}
 

@@ -71,7 +71,7 @@ def test_the_base_inverts_images_and_vectors_and_names_the_extra_that_it_lacks(t
     write_problems(tmp_path / "books.safetensors", problems)
     np.save(tmp_path / "one.npy", problems.vectors[0].numpy())
     places = ["invert", IMAGE, "--k", "5", "--draws", "2", "--overlay", "o.png"]
-    traits = ["invert", str(ROOT / "examples/faces/beard-0.png"), "--concepts", "attributes"]
+    traits = ["invert", str(ROOT / "examples/faces/beard-0.png"), "--concepts", "attributes", "--draws", "4"]
     vectors = ["decompose", "one.npy", "--codebooks", "books.safetensors"]
     works = [[*command, "--json"] for command in (places, traits, vectors, ["doctor"])]
     given = "".join(json.dumps(command) + "\n" for command in (*works, *NEEDING.values()))

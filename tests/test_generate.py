@@ -13,14 +13,14 @@ import jsonschema
 import pytest
 import tiny_pipelines
 import torch
-from conftest import ROOT
+from conftest import ROOT, Here
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from test_cli import schema
+from test_object_concepts import chance
 
 import igm_cli
-from igm_cli import app
 from igm_cli.core.checkpoint import load_checkpoint, read_spec, save_checkpoint
 from igm_cli.core.concepts import Categorical
 from igm_cli.core.sampling import Composed, Langevin, sample
@@ -34,10 +34,6 @@ from igm_cli.wishes import Reader
 
 NONE = torch.zeros(0, 2)
 QUICK: dict[str, Any] = {"steps": 3}
-
-
-def chance(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(scope="module")
@@ -353,16 +349,15 @@ def test_a_label_is_guided_as_diffusers_guides_a_prompt(painter):
     torch.testing.assert_close(model.predict(x, 500).epsilon, eps_u + 7.5 * (eps - eps_u), atol=1e-4, rtol=1e-3)
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, list[dict[str, Any]], str]:
-    code = app.main(["generate", *map(str, arguments), "--json", "--device", "cpu", "--steps", "3"])
-    out, err = capsys.readouterr()
+def run(here: Here, *arguments: object) -> tuple[int, list[dict[str, Any]], str]:
+    code, out, err = here("generate", *arguments, "--json", "--device", "cpu", "--steps", "3")
     return code, [json.loads(line) for line in out.splitlines()], err
 
 
-def test_the_command_keeps_pictures_and_records_and_goes_on(tmp_path, capsys, tiny_model):
+def test_the_command_keeps_pictures_and_records_and_goes_on(tmp_path, here, tiny_model):
     out, grid = tmp_path / "out", tmp_path / "sheet.png"
     asked = ("pos(0.3,0.5)", "1-2 pos", "--model", tiny_model, "-o", out)
-    code, first, _ = run(capsys, *asked, "-n", 2)
+    code, first, _ = run(here, *asked, "-n", 2)
     assert code == 0 and len(first) == 4
     for record in first:
         jsonschema.validate(record, schema("igm.generate-1"), jsonschema.Draft202012Validator)
@@ -374,7 +369,7 @@ def test_the_command_keeps_pictures_and_records_and_goes_on(tmp_path, capsys, ti
     old = {path: path.stat().st_mtime_ns for path in out.glob("*.png")}
     lost = Path(first[3]["image"])
     lost.unlink()
-    code, again, _ = run(capsys, *asked, "-n", 3, "--grid", grid)
+    code, again, _ = run(here, *asked, "-n", 3, "--grid", grid)
     assert code == 0 and len(again) == 6 and len(list(out.glob("*.png"))) == 6 and lost.is_file()
     assert all(path.stat().st_mtime_ns == time for path, time in old.items() if path != lost)
     assert [r["items"] for r in again if r["index"] < 2] == [r["items"] for r in first]
@@ -382,62 +377,53 @@ def test_the_command_keeps_pictures_and_records_and_goes_on(tmp_path, capsys, ti
         assert sheet.size == (3 * 240, 2 * 240)
 
 
-def test_the_command_refuses_what_is_not_its_own(tmp_path, capsys, tiny_model):
+def test_the_command_refuses_what_is_not_its_own(tmp_path, here, tiny_model):
     asked = ("pos(0.3,0.5)", "--model", tiny_model, "-o", tmp_path)
-    _, [record], _ = run(capsys, *asked)
+    _, [record], _ = run(here, *asked)
     Image.new("RGB", (9, 9)).save(record["image"])
     before = Path(record["image"]).read_bytes()
-    code, _, said = run(capsys, *asked)
+    code, _, said = run(here, *asked)
     assert code == 2 and "which igm did not draw" in said and Path(record["image"]).read_bytes() == before
-    code, _, said = run(capsys, *asked[:3], "-o", record["image"])
+    code, _, said = run(here, *asked[:3], "-o", record["image"])
     assert code == 2 and "is a file; name a folder" in said
     for name in ("-", "all.png"):
-        code, _, said = run(capsys, *asked[:3], "-o", tmp_path / name)
+        code, _, said = run(here, *asked[:3], "-o", tmp_path / name)
         assert code == 2 and f"--output takes a folder, not {name}" in said and not (tmp_path / name).exists()
-    code, made, said = run(capsys, *asked[:3], "-o", tmp_path / "new", "--grid", f"{record['image']}/grid.png")
+    code, made, said = run(here, *asked[:3], "-o", tmp_path / "new", "--grid", f"{record['image']}/grid.png")
     assert code == 3 and "cannot write" in said and not made and not (tmp_path / "new").exists()
     Path(record["image"]).unlink()
-    code, _, said = run(capsys, *asked, "--seed", 5, "--or", "mix", "--guidance", 1.5)
+    code, _, said = run(here, *asked, "--seed", 5, "--or", "mix", "--guidance", 1.5)
     says = "made with other options (--guidance was 1 and is 1.5, --seed was 0 and is 5, --or was draw and is mix); choose"
     assert code == 3 and says in said
     another = shutil.copytree(tiny_model, tmp_path.parent / f"{tiny_model.name}-2")
     (another / "igm.json").write_text((another / "igm.json").read_text().replace('"sum"', '"mean"'))
-    code, _, said = run(capsys, asked[0], "--model", another, "-o", tmp_path)
+    code, _, said = run(here, asked[0], "--model", another, "-o", tmp_path)
     assert code == 3 and f"(--model was {tiny_model.name} and is {another.name})" in said
-    code, _, said = run(capsys, *asked, "--check")
+    code, _, said = run(here, *asked, "--check")
     assert code == 3 and "(--check was off and is on)" in said
-    code, _, said = run(capsys, *asked, "--free", "none")  # of which records do not tell
+    code, _, said = run(here, *asked, "--free", "none")  # of which records do not tell
     assert code == 3 and "another model or other options" in said
 
 
-def test_like_draws_what_was_found(tmp_path, capsys, tiny_model, pictures):
+def test_like_draws_what_was_found(tmp_path, here, tiny_model, pictures):
     found = tmp_path / "found.jsonl"
-    command = [
-        "invert",
-        str(pictures),
-        "--model",
-        str(tiny_model),
-        "-o",
-        str(found),
-        "--json",
-        "--device",
-        "cpu",
-    ]
-    assert app.main([*command, "--k", "2"]) == 0
-    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    code, made, _ = run(capsys, "--like", found, "--model", tiny_model, "-o", tmp_path / "out")
+    command = ("invert", pictures, "--model", tiny_model, "-o", found, "--json", "--device", "cpu", "--k", 2)
+    code, out, _ = here(*command)
+    records = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    code, made, _ = run(here, "--like", found, "--model", tiny_model, "-o", tmp_path / "out")
     assert code == 0 and len(made) == len(records)
     square = next(r for r in records if r["size"] == [32, 32])
     twin = next(m for m in made if m["expression"].startswith(f"like {Path(square['image']).name} ("))
     for old, new in zip(square["items"], twin["items"], strict=True):
         assert (new["x"], new["y"]) == pytest.approx((old["x"], old["y"]), abs=1e-5)
-    code, [again], _ = run(capsys, "--like", square["image"], "--model", tiny_model, "-o", tmp_path / "two")
+    code, [again], _ = run(here, "--like", square["image"], "--model", tiny_model, "-o", tmp_path / "two")
     assert code == 0 and again["expression"].partition(" (")[0] == twin["expression"].partition(" (")[0]
     ppm, capital = tmp_path / "photo.PPM", tmp_path / "FOUND.JSONL"
     Image.open(square["image"]).convert("RGB").save(ppm)
     capital.write_bytes(found.read_bytes())
     call = ("--like", ppm, "--like", capital, "--model", tiny_model, "-o", tmp_path / "three")
-    code, made, said = run(capsys, *call)
+    code, made, said = run(here, *call)
     assert code == 0 and len(made) == 1 + len(records), said
     renamed = [{**records[0], "image": "p/1.png"}, {**records[0], "image": "q/1.png", "items": []}]
     outside = {**records[0], "items": [{**records[0]["items"][0], "x": 1.7}]}
@@ -445,50 +431,50 @@ def test_like_draws_what_was_found(tmp_path, capsys, tiny_model, pictures):
     both = tmp_path / "both.jsonl"
     both.write_text("".join(json.dumps(record) + "\n" for record in [*renamed, renamed[1]]))
     call = ("--like", both, "--model", tiny_model, "-o", tmp_path / "both")
-    code, made, _ = run(capsys, *call)
+    code, made, _ = run(here, *call)
     assert code == 0 and [len(m["items"]) for m in made] == [2, 0] and made[0]["image"] != made[1]["image"]
     both.write_text(json.dumps(renamed[1]) + "\n")  # another content under the same name
-    code, made, _ = run(capsys, *call)
+    code, made, _ = run(here, *call)
     assert code == 0 and [len(m["items"]) for m in made] == [0]
     for record, says in ((outside, "outside the part of the image"), (nothing, "are not those of the model")):
         both.write_text(json.dumps(record) + "\n")
-        code, made, said = run(capsys, *call)
+        code, made, said = run(here, *call)
         assert code == 3 and not made and says in said
     bad = tmp_path / "bad.jsonl"
     bad.write_text("{}\n")
-    code, _, said = run(capsys, "--like", bad, "--model", tiny_model, "-o", tmp_path / "three")
+    code, _, said = run(here, "--like", bad, "--model", tiny_model, "-o", tmp_path / "three")
     assert code == 3 and "not results of igm invert" in said
 
 
-def test_a_model_that_no_expression_names_is_told_of_and_not_recorded(tmp_path, capsys, tiny_model):
+def test_a_model_that_no_expression_names_is_told_of_and_not_recorded(tmp_path, here, tiny_model):
     twin = shutil.copytree(tiny_model, tmp_path / "twin")
     asked = ("pos(0.3,0.5)", "--model", tiny_model, "--model", twin, "-o", tmp_path / "out")
-    code, [made], said = run(capsys, *asked)
+    code, [made], said = run(here, *asked)
     assert code == 0 and made["model"] == Path(tiny_model).name and made["concepts"] == "pos"
     assert "no expression names a concept for twin" in said
 
 
-def test_a_moved_folder_gives_its_present_paths_and_a_sheet_has_rows(tmp_path, capsys, tiny_model):
+def test_a_moved_folder_gives_its_present_paths_and_a_sheet_has_rows(tmp_path, here, tiny_model):
     asked = ("1 pos", "--model", tiny_model, "-n", "20")
-    code, made, _ = run(capsys, *asked, "-o", tmp_path / "out", "--grid", tmp_path / "grid.png")
+    code, made, _ = run(here, *asked, "-o", tmp_path / "out", "--grid", tmp_path / "grid.png")
     assert code == 0 and Image.open(tmp_path / "grid.png").width == 9 * 240
     (tmp_path / "out").rename(tmp_path / "moved")
-    code, again, _ = run(capsys, *asked, "-o", tmp_path / "moved")
+    code, again, _ = run(here, *asked, "-o", tmp_path / "moved")
     assert code == 0 and all(Path(m["image"]).is_file() for m in again)
     assert [m["sha256"] for m in again] == [m["sha256"] for m in made]
 
 
-def test_models_that_do_not_fit_leave_nothing_behind(tmp_path, capsys, tiny_model, tiny_attributes):
+def test_models_that_do_not_fit_leave_nothing_behind(tmp_path, here, tiny_model, tiny_attributes):
     options = {**read_spec(tiny_attributes).options, "image_size": [16, 16]}
     small = other_model(tmp_path / "small", tiny_attributes, image_size=(16, 16), options=options)
     asked = ("pos(0.3,0.5) AND Smiling", "--model", tiny_model, "--model", small, "-o", tmp_path / "out")
-    code, _, said = run(capsys, *asked)
+    code, _, said = run(here, *asked)
     assert code == 3 and "need one size" in said and not (tmp_path / "out").exists()
 
 
-def test_check_says_what_the_model_finds_again(tmp_path, capsys, tiny_attributes):
+def test_check_says_what_the_model_finds_again(tmp_path, here, tiny_attributes):
     code, [record], _ = run(
-        capsys, "Smiling AND blond", "--model", tiny_attributes, "-o", tmp_path / "out", "--check"
+        here, "Smiling AND blond", "--model", tiny_attributes, "-o", tmp_path / "out", "--check"
     )
     assert code == 0 and set(record["check"]["scores"]) == {"all_right", "Smiling", "hair"}
     jsonschema.validate(record, schema("igm.generate-1"), jsonschema.Draft202012Validator)
@@ -509,8 +495,8 @@ def test_check_says_what_the_model_finds_again(tmp_path, capsys, tiny_attributes
         (["pos(.5,.5)", "--like", "photo.tif2"], 2, "--like takes an image"),
     ],
 )
-def test_bad_requests_are_one_sentence(tmp_path, capsys, arguments, code, says):
-    found, lines, said = run(capsys, *arguments, "-o", tmp_path / "out")
+def test_bad_requests_are_one_sentence(tmp_path, here, arguments, code, says):
+    found, lines, said = run(here, *arguments, "-o", tmp_path / "out")
     assert (found, lines) == (code, []) and says in said and said.count("\n") == 1
     assert not (tmp_path / "out").exists()
 

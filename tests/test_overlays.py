@@ -81,12 +81,12 @@ def test_rings_do_not_meet_and_texts_cover_nothing(
 
 
 def test_no_room_at_all(drawn: dict[str, list[Any]]) -> None:
-    """Marks at one place have small rings and fewer numbers, and 2,000 marks are drawn as fast as one looks."""
+    """Marks at one place have small rings and fewer numbers, and a picture has a greatest size."""
     same = [Mark(0.5, 0.5, 0.9, "here")] * 12
     draw_marks(Image.new("RGB", (64, 64)), same)
     assert len(drawn["rings"]) == 12 and 1 <= len(drawn["words"]) < 24
-    crowd = [Mark((i % 50) / 50, i / 2000, None) for i in range(2000)]
-    assert max(draw_marks(Image.new("RGB", (640, 480)), crowd).size) <= 4096 + 300
+    crowd = [Mark((i % 25) / 25, i / 500, None) for i in range(500)]
+    assert max(draw_marks(Image.new("RGB", (320, 240)), crowd).size) <= 4096 + 300
 
 
 def test_few_marks_are_numbered_rings_and_nothing_else(drawn: dict[str, list[Any]]) -> None:

@@ -33,8 +33,7 @@ COMMANDS = {
     "benchmark-about": "benchmark cost --about",
     "train-presets": "train clevr --list-presets",
     "invert": "invert CLEVR_val_000003.png --draws 2 --device cpu",
-    "invert-several": "invert CLEVR_val_000003.png CLEVR_val_000007.png CLEVR_val_001002.png CLEVR_val_001011.png "
-    "CLEVR_val_001023.png --k 3 --draws 2 --device cpu",
+    "invert-several": "invert CLEVR_val_000003.png CLEVR_val_000007.png CLEVR_val_001023.png --k 3 --draws 2 --device cpu",
     "estimate-k": "estimate-k CLEVR_val_000003.png --draws 2 --device cpu",
     "invert-missing": "invert nosuch.png",
 }
@@ -43,18 +42,24 @@ WIDTHS = (80, 120)
 
 def seen(name: str, columns: int) -> str:
     """The screen of a command, of results with noughts in place of decimals, which differ from machine to machine."""
-    text = screen(COMMANDS[name].split(), columns, IMAGES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("igm_cli.commands.runner.DETAILED", 2)  # so that three images are several
+        text = screen(COMMANDS[name].split(), columns, IMAGES)
     if name.startswith("help"):
         return text
     return re.sub(r"\d*\.\d+", lambda number: re.sub(r"\d", "0", number[0]), text)
 
 
 CASES = [
-    pytest.param(name, columns, marks=[pytest.mark.slow] * (columns > 80 and "--draws" in COMMANDS[name]))
+    pytest.param(
+        name,
+        columns,
+        marks=[pytest.mark.slow] * (columns > 80 and (name.startswith("help-") or "--draws" in COMMANDS[name])),
+    )
     for name in COMMANDS
     for columns in WIDTHS
 ]
-"""Every screen; the wide ones of inversions are among the slow tests."""
+"""Every screen; the wide ones of inversions and of the help of commands are among the slow tests."""
 
 
 @pytest.mark.parametrize(("name", "columns"), CASES)

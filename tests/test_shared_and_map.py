@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, Here
 from jsonschema import validate
 from PIL import Image
 from test_cli import one_sentence, schema
-from test_cli_safety import igm
 
 import igm_cli
 from igm_cli.model import Model
@@ -46,29 +45,29 @@ def renders(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], tuple
     return paths, (float(place[0]), float(place[1]))
 
 
-def test_images_unlike_those_trained_on_have_nothing_surely_in_common(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.usefixtures("bundled_models")
+def test_images_unlike_those_trained_on_have_nothing_surely_in_common(tmp_path: Path, here: Here) -> None:
     random = np.random.default_rng(0)
     noise = [tmp_path / f"{number}.png" for number in range(2)]
     for path in noise:
         Image.fromarray(random.integers(256, size=(64, 96, 3), dtype=np.uint8)).save(path)
-    assert igm("invert", *noise, "--shared", "--k", 1, "--json", *QUICK) == 0
-    out, err = capsys.readouterr()
+    code, out, err = here("invert", *noise, "--shared", "--k", 1, "--json", *QUICK)
+    assert code == 0
     record = json.loads(out)
     assert record["items"][0]["confidence"] < 0.1 and all(each["typicality"] < 0.1 for each in record["images"])
     assert err.count("is unlike what clevr-pos was trained on (typicality 0.0") == 2
 
 
 @pytest.fixture(scope="module")
-def model() -> Model:
+def model(bundled_models: str) -> Model:
     return igm_cli.load("clevr-pos", device="cpu")
 
 
+@pytest.mark.usefixtures("bundled_models")
 def test_a_place_in_common(
     renders: tuple[list[Path], tuple[float, float]],
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    here: Here,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One line, kept and gone on with; drawn on every image, on each where it is in that one."""
@@ -76,8 +75,9 @@ def test_a_place_in_common(
     monkeypatch.chdir(paths[0].parent)
     command = ("invert", *(path.name for path in paths), "--shared", "--json", "--device", "cpu", "--draws", 2)
     command = (*command, "-o", tmp_path / "r.jsonl", "--overlay", tmp_path / "found")
-    assert igm(*command) == 0
-    (line,) = capsys.readouterr().out.splitlines()
+    done = here(*command)
+    assert done.code == 0
+    (line,) = done.out.splitlines()
     record = json.loads(line)
     validate(record, schema("igm.invert-shared-1"))
     assert record["k"] == 1 and record["k_source"] == "estimated"
@@ -89,11 +89,13 @@ def test_a_place_in_common(
     assert record["items"][0]["confidence"] == pytest.approx(product, abs=1e-3) and product > 0.5
     assert [path.name for path in sorted((tmp_path / "found").iterdir())] == ["0.png", "1.png", "2.png"]
     (tmp_path / "found" / "1.png").unlink()
-    assert igm(*command) == 0
-    assert json.loads(capsys.readouterr().out) == record  # its seconds included: it was kept
+    done = here(*command)
+    assert done.code == 0
+    assert json.loads(done.out) == record  # its seconds included: it was kept
     assert (tmp_path / "found" / "1.png").exists()
 
 
+@pytest.mark.usefixtures("bundled_models")
 def test_in_the_library(renders: tuple[list[Path], tuple[float, float]], model: Model) -> None:
     paths, (x, y) = renders
     result = model.invert_shared(paths[::2], k=1, draws=2)
@@ -102,53 +104,57 @@ def test_in_the_library(renders: tuple[list[Path], tuple[float, float]], model: 
     assert [image.size for image in result.overlays()] == [(768, 512)] * 2
 
 
-def test_factors_in_common(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("bundled_models")
+def test_factors_in_common(here: Here) -> None:
     """Two faces that share two of three attributes; of what they do not share nothing is said, unless asked for."""
     faces = [FACES / "long-1.png", FACES / "long-3.png"]
     command = ("invert", *faces, "--concepts", "attributes", "--shared", "--device", "cpu", "--json")
-    assert igm(*command) == 0
-    items = json.loads(capsys.readouterr().out)["items"]
+    done = here(*command)
+    assert done.code == 0
+    items = json.loads(done.out)["items"]
     assert [(item["factor"], item["value"]) for item in items] == [("Eyeglasses", "yes"), ("Smiling", "no")]
     assert all(item["confidence"] > 0.9 for item in items)
-    assert igm(*command, "--k", 3) == 0
-    hair, *others = json.loads(capsys.readouterr().out)["items"]
+    done = here(*command, "--k", 3)
+    assert done.code == 0
+    hair, *others = json.loads(done.out)["items"]
     assert hair["confidence"] < 0.1 and [item["value"] for item in others] == ["yes", "no"]
     sure = [item["confidence"] for item in items]
     assert [item["confidence"] for item in others] == pytest.approx(sure, abs=1e-3)
-    assert igm(*command, "--k", 4) == 2
-    assert "1 to 3 factors in common, not 4" in one_sentence(capsys.readouterr().err)
+    done = here(*command, "--k", 4)
+    assert done.code == 2 and "1 to 3 factors in common, not 4" in one_sentence(done.err)
 
 
-def test_labels_in_common(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+@pytest.mark.usefixtures("bundled_models")
+def test_labels_in_common(here: Here, tmp_path: Path) -> None:
     scene = registry.dataset("animals").load("test", size=1, animals="koala,owl", count="2")[0]["image"]
     scene.save(tmp_path / "koala-owl.png")
     pictures = [ANIMALS / "lion-koala.png", tmp_path / "koala-owl.png"]
     command = ("zero-shot", *pictures, "--labels", "koala,lion,owl", "--shared", "--device", "cpu")
-    assert igm(*command, "--draws", 8, "--overlay", tmp_path / "o") == 0
-    out = capsys.readouterr().out
+    done = here(*command, "--draws", 8, "--overlay", tmp_path / "o")
+    assert done.code == 0
+    out = done.out
     assert "2 images: K = 1 in common (estimated)" in out and "│ koala " in out and "│ owl " not in out
     assert len(list((tmp_path / "o").iterdir())) == 2
 
 
-def test_nothing_in_common(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("bundled_models")
+def test_nothing_in_common(tmp_path: Path, here: Here) -> None:
     """It is said, and so is where the pictures are."""
     for name in "ab":
         Image.new("RGB", (96, 64), (120, 120, 120)).save(tmp_path / f"{name}.png")
     command = ("invert", tmp_path / "a.png", tmp_path / "b.png", "--shared", "--k-max", 1, *QUICK)
-    assert igm(*command, "--json") == 0
-    said = capsys.readouterr()
+    said = here(*command, "--json")
+    assert said.code == 0
     record = json.loads(said.out)
     validate(record, schema("igm.invert-shared-1"))
     assert record["k"] == 0 and "no concept is in all of the images; --k 1 asks for" in one_sentence(said.err)
-    assert igm(*command, "--overlay", tmp_path / "o", "--output", tmp_path / "r.jsonl") == 0
-    said = capsys.readouterr()
+    said = here(*command, "--overlay", tmp_path / "o", "--output", tmp_path / "r.jsonl")
+    assert said.code == 0
     assert "2 images: K = 0" in said.out and "no concept is in all" in one_sentence(said.err)
     assert f"drawn: {tmp_path / 'o'}\n" in said.out and f"kept: {tmp_path / 'r.jsonl'}, 1 result\n" in said.out
 
 
-def test_shared_refused(
-    pictures: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_shared_refused(pictures: Path, tiny_model: Path, tmp_path: Path, here: Here) -> None:
     model = ("--model", tiny_model, "--shared", *QUICK)
     one, two = pictures / "0.png", pictures / "1.png"
     for command, words in (
@@ -158,69 +164,68 @@ def test_shared_refused(
         ((one, two, *model, "--k", 1001), "in common, not 1001"),
         ((one, two, *model, "--overlay", tmp_path / "o.png"), "name a folder"),
     ):
-        assert igm("invert", *command) == 2
-        assert words in one_sentence(capsys.readouterr().err)
+        done = here("invert", *command)
+        assert done.code == 2 and words in one_sentence(done.err)
     (tmp_path / "bad.png").write_bytes(b"no image")
-    assert igm("invert", one, tmp_path / "bad.png", *model) == 3
-    assert "bad.png" in one_sentence(capsys.readouterr().err)
+    done = here("invert", one, tmp_path / "bad.png", *model)
+    assert done.code == 3 and "bad.png" in one_sentence(done.err)
     with pytest.raises(igm_cli.IgmError, match="give two or more"):
         igm_cli.load(tiny_model, device="cpu").invert_shared([one])
 
 
+@pytest.mark.usefixtures("bundled_models")
 def test_a_map_of_positions(
     renders: tuple[list[Path], tuple[float, float]],
     tmp_path: Path,
     model: Model,
-    capsys: pytest.CaptureFixture[str],
+    here: Here,
 ) -> None:
     """Its highest cell is at an object, in the frame of a wide image, too; the array beside the picture is the values."""
     paths, (x, y) = renders
-    assert igm("invert", *paths[:2], "--map", tmp_path / "maps", "--device", "cpu", "--draws", 2) == 0
-    capsys.readouterr()
-    for path in paths[:2]:
-        found = model.energy_map(path, draws=2)
-        assert np.array_equal(np.load(tmp_path / "maps" / f"{path.stem}.npy"), found.values)
-        assert found.values.shape == (32, 48) and list(found.axes) == ["y", "x"]
+    assert here("invert", *paths[:2], "--map", tmp_path / "maps", "--device", "cpu", "--draws", 2).code == 0
+    for path, draws in zip(paths[:2], (2, 1), strict=True):
+        found, values = model.energy_map(path, draws=draws), np.load(tmp_path / "maps" / f"{path.stem}.npy")
+        assert draws == 1 or np.array_equal(values, found.values)
+        assert values.shape == (32, 48) and list(found.axes) == ["y", "x"]
         assert len(found.axes["y"]) == 32 and len(found.axes["x"]) == 48
         near = (abs(np.array(found.axes["y"]) - y)[:, None] < 0.03) & (
             abs(np.array(found.axes["x"]) - x) < 0.03
         )
-        assert found.values[near].max() > 5 * abs(np.median(found.values))
+        assert values[near].max() > 5 * abs(np.median(values))
         drawn = np.asarray(Image.open(tmp_path / "maps" / f"{path.stem}.png").convert("HSV"))
         left, _, right, _ = found.frame.box
         column = (left + x * (right - left)) / found.image.width * drawn.shape[1]
         assert drawn[int(y * drawn.shape[0]), int(column), 1] > 100  # colour where the object is
-    assert model.energy_map(paths[1], draws=1).frame.box[0] == pytest.approx(10)
+    assert found.frame.box[0] == pytest.approx(10)
 
 
-def test_maps_of_values_and_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("bundled_models")
+def test_maps_of_values_and_labels(tmp_path: Path, here: Here) -> None:
     face, drawing = FACES / "long-0.png", ANIMALS / "owl-fox.png"
     concepts = ("--concepts", "attributes", "--device", "cpu", "--draws", 4)
-    assert igm("invert", face, *concepts, "--map", tmp_path / "face.png") == 0
+    assert here("invert", face, *concepts, "--map", tmp_path / "face.png").code == 0
     assert np.load(tmp_path / "face.npy").shape == (6,)
     labels = ("--labels", "dog,owl,whale", "--device", "cpu", "--draws", 4)
-    assert igm("zero-shot", drawing, *labels, "--map", tmp_path / "label.png") == 0
+    assert here("zero-shot", drawing, *labels, "--map", tmp_path / "label.png").code == 0
     assert np.load(tmp_path / "label.npy").argmax() == 1
-    capsys.readouterr()
     found = igm_cli.load(concepts="attributes", device="cpu").energy_map(face, draws=4)
     assert found.axes["factors"][0] == {"factor": "Black_Hair", "value": "no"}
 
 
 def test_no_array_of_a_user_is_written_over(
-    pictures: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pictures: Path, tiny_model: Path, tmp_path: Path, here: Here
 ) -> None:
     target, array = tmp_path / "m.png", tmp_path / "m.npy"
     command = ("invert", pictures / "0.png", "--model", tiny_model, *QUICK, "--map", target)
     array.write_bytes(b"mine")
-    assert igm(*command) == 2
-    assert "which igm did not write" in one_sentence(capsys.readouterr().err)
+    done = here(*command)
+    assert done.code == 2 and "which igm did not write" in one_sentence(done.err)
     assert array.read_bytes() == b"mine" and not target.exists()
     array.unlink()
-    assert igm(*command) == 0
+    assert here(*command).code == 0
     before = array.read_bytes()
-    assert igm(*command) == 0 and array.read_bytes() == before
+    assert here(*command).code == 0 and array.read_bytes() == before
     array.write_bytes(b"mine")
-    assert igm(*command) == 2 and array.read_bytes() == b"mine"
-    capsys.readouterr()
-    assert igm(*command[:-1], tmp_path / "n.png", "--overlay", tmp_path / "n.png") == 2
-    assert "would write the same file" in one_sentence(capsys.readouterr().err)
+    assert here(*command).code == 2 and array.read_bytes() == b"mine"
+    done = here(*command[:-1], tmp_path / "n.png", "--overlay", tmp_path / "n.png")
+    assert done.code == 2 and "would write the same file" in one_sentence(done.err)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,18 +15,16 @@ import huggingface_hub.hf_api
 import pytest
 import tiny_pipelines
 import yaml
-from conftest import ROOT, Igm
+from conftest import ROOT, Here, Igm
 from huggingface_hub.utils.tqdm import disable_progress_bars
 from test_cli import one_sentence
 
-from igm_cli.app import main
 from igm_cli.bundled import bundled, names_pipeline
 from igm_cli.commands.model_card import LICENCES, card
 from igm_cli.core.hub import refusal
 from igm_cli.core.models.pipeline_files import find_pipeline
 
 SCENE = ROOT / "examples/images/CLEVR_val_000003.png"
-Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -36,9 +34,7 @@ def hub() -> Iterator[fake_hub.Hub]:
 
 
 @pytest.fixture
-def call(
-    hub: fake_hub.Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Call:
+def call(hub: fake_hub.Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: Here) -> Here:
     """Runs igm in this process, in an empty folder, against the hub, with a cache of its own."""
     disable_progress_bars()
     constants = {"ENDPOINT": hub.address, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}
@@ -50,11 +46,7 @@ def call(
         monkeypatch.setenv(name, value)
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-
-    def run(*words: object) -> tuple[int, str, str]:
-        return main([str(word) for word in words]), *capsys.readouterr()
-
-    return run
+    return here
 
 
 def head_of(text: str) -> dict[str, Any]:
@@ -64,7 +56,7 @@ def head_of(text: str) -> dict[str, Any]:
 
 
 def test_a_model_is_pushed_pulled_and_used(
-    call: Call, hub: fake_hub.Hub, tiny_model: Path, pictures: Path
+    call: Here, hub: fake_hub.Hub, tiny_model: Path, pictures: Path
 ) -> None:
     code, out, err = call("push", tiny_model, "user/mine", "--private", "--json", "--licence", "MIT")
     assert code == 0 and json.loads(out)["address"] == f"{hub.address}/user/mine", err
@@ -98,7 +90,7 @@ def test_by_processes_of_their_own(
     assert "user/mine" in done.stdout
 
 
-def test_a_pipeline_that_igm_trained_keeps_its_labels(call: Call, hub: fake_hub.Hub) -> None:
+def test_a_pipeline_that_igm_trained_keeps_its_labels(call: Here, hub: fake_hub.Hub) -> None:
     code, _, err = call("push", "animals-tiny", "user/animals")
     assert code == 0, err
     assert {"tokenizer/merges.txt", "unet/diffusion_pytorch_model.safetensors", "igm.json"} <= set(
@@ -110,7 +102,7 @@ def test_a_pipeline_that_igm_trained_keeps_its_labels(call: Call, hub: fake_hub.
     assert code == 0 and re.search(r"user/animals\W+cached\W+labels\W+15.2 MB\W+calibrated", out), out
 
 
-def test_a_pipeline_of_others_is_pulled(call: Call, hub: fake_hub.Hub, tmp_path: Path) -> None:
+def test_a_pipeline_of_others_is_pulled(call: Here, hub: fake_hub.Hub, tmp_path: Path) -> None:
     folder = tiny_pipelines.build(tmp_path / "pipeline", "sd1")
     files = {
         path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
@@ -127,7 +119,7 @@ def test_a_pipeline_of_others_is_pulled(call: Call, hub: fake_hub.Hub, tmp_path:
     assert code == 4 and "igm: owner/diffusion is a text-to-image pipeline that igm did not write" in err
 
 
-def test_a_dry_run_writes_the_card_and_asks_nobody(call: Call, hub: fake_hub.Hub, tiny_model: Path) -> None:
+def test_a_dry_run_writes_the_card_and_asks_nobody(call: Here, hub: fake_hub.Hub, tiny_model: Path) -> None:
     code, out, err = call("push", tiny_model, "user/mine", "--dry-run", "--json")
     record = json.loads(out)
     assert (code, err, hub.asked) == (0, "", []) and not record["uploaded"]
@@ -143,7 +135,7 @@ def test_a_dry_run_writes_the_card_and_asks_nobody(call: Call, hub: fake_hub.Hub
 
 
 def test_what_the_hub_or_igm_refuses(
-    call: Call, hub: fake_hub.Hub, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+    call: Here, hub: fake_hub.Hub, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = {"igm.json": b"{}", "config.json": b"{}"}
     hub.repositories["user/public"] = fake_hub.Repository(files=dict(files))
@@ -200,7 +192,7 @@ def test_what_the_hub_or_igm_refuses(
     assert hub.repositories["user/public"].files == files
 
 
-def test_what_lies_elsewhere_is_not_uploaded(call: Call, hub: fake_hub.Hub, tiny_model: Path) -> None:
+def test_what_lies_elsewhere_is_not_uploaded(call: Here, hub: fake_hub.Hub, tiny_model: Path) -> None:
     Path("secret.json").write_text("{}")
     Path("model").mkdir()
     for path in tiny_model.iterdir():
@@ -214,7 +206,7 @@ def test_what_lies_elsewhere_is_not_uploaded(call: Call, hub: fake_hub.Hub, tiny
     )
 
 
-def test_models_here_and_their_state(call: Call, tiny_model: Path) -> None:
+def test_models_here_and_their_state(call: Here, tiny_model: Path) -> None:
     for name in ("good", "bad"):
         Path("runs", name).mkdir(parents=True)
         for path in tiny_model.iterdir():

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import launch_two
+from test_training import weights
+from tiny_flags import SPACE, Flags, paint
 
 from igm_cli.core.checkpoint import ModelSpec, load_checkpoint
-from igm_cli.core.concepts import Categorical, Continuous
+from igm_cli.core.concepts import Continuous
 from igm_cli.core.inference.engine import invert
 from igm_cli.core.noise_schedule import ScheduleConfig
 from igm_cli.core.training.config import TrainConfig
@@ -20,9 +22,6 @@ from igm_cli.core.training.run import train
 from igm_cli.core.types import InversionSettings
 from igm_cli.errors import InputError
 
-SPACE = Categorical({"upper": ("red", "green", "blue"), "lower": ("dark", "light")})
-UPPER = torch.tensor([[1.0, -1, -1], [-1, 1, -1], [-1, -1, 1]])
-LOWER = torch.tensor([[-0.8] * 3, [0.8] * 3])
 SPEC = ModelSpec(
     architecture="factored",
     options={
@@ -40,34 +39,8 @@ CONFIG = TrainConfig(
 )
 
 
-def paint(upper: int, lower: int) -> torch.Tensor:
-    """An image ``[3,16,16]``: a colour above, a brightness below."""
-    image = torch.empty(3, 16, 16)
-    image[:, :8], image[:, 8:] = UPPER[upper][:, None, None], LOWER[lower][:, None, None]
-    return image
-
-
-class Flags:
-    """Painted images with a little noise, the values drawn from the index."""
-
-    def __len__(self):
-        return 60
-
-    def batch(self, indices, flips):
-        values = torch.tensor([divmod(7 * index % 6, 2) for index in indices])
-        images = torch.stack([paint(*pair) for pair in values.tolist()])
-        noise = [torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(i)) for i in indices]
-        images = images + 0.1 * torch.stack(noise)
-        concepts = SPACE.candidates()[values + torch.tensor([0, 3])]
-        return images, concepts, torch.ones(len(values), 2, dtype=torch.bool)
-
-
 def run(folder: Path, config: TrainConfig = CONFIG, spec: ModelSpec = SPEC) -> None:
-    train(spec, Flags(), config, folder, device_is_cpu=True)
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return torch.load(folder / "state.pt", weights_only=True)["model"]
+    train(spec, Flags(0, 60), config, folder, device_is_cpu=True)
 
 
 def test_with_the_contrast_every_configuration_is_soon_read(tmp_path):
@@ -78,7 +51,7 @@ def test_with_the_contrast_every_configuration_is_soon_read(tmp_path):
     model = load_checkpoint(tmp_path).denoiser
     settings = InversionSettings(draws=8, max_draws=8, low=0.05, high=0.6)
     for upper, lower in itertools.product(range(3), range(2)):
-        found = invert(model, paint(upper, lower), settings)
+        found = invert(model, paint(torch.tensor([[upper, lower]]))[0], settings)
         assert found.concepts.argmax(1).tolist() == [upper, 3 + lower]
 
 

@@ -13,6 +13,7 @@ from igm_cli.commands import train_validation
 from igm_cli.commands.train_validation import Validation
 from igm_cli.core.checkpoint import load_checkpoint
 from igm_cli.core.types import Inversion
+from igm_cli.plugins.positions import Positions
 from igm_cli.plugins.registry import concept_parser
 
 COLOURS = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30), (90, 90, 90)]
@@ -41,7 +42,7 @@ def test_pictures_and_figures(tiny_model: Path, tmp_path: Path, monkeypatch: pyt
     parser = concept_parser("pos")
     shown = Validation(data, parser, model.spec, tmp_path)
     given = iter([{"some": 1.0}, {"some": None}, {"some": 4.0}, {}, {"some": math.nan}])
-    monkeypatch.setattr(type(parser._plugin), "score", lambda *_: {"objects": 3.0, **next(given)})  # type: ignore[attr-defined]
+    monkeypatch.setattr(Positions, "score", lambda *_: {"objects": 3.0, **next(given)})
     network = model.denoiser
     assert isinstance(network, torch.nn.Module)
     network.train()

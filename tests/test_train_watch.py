@@ -11,21 +11,9 @@ import torch
 from PIL import Image
 from test_training import CONFIG, SPEC, Spots
 
-from igm_cli import app
 from igm_cli.commands.train_watch import Watch, draw_curves, how_it_went
 from igm_cli.core.training.run import train
 from igm_cli.output import Output
-
-
-@pytest.fixture
-def igm(capsys):
-    """Runs igm in this process; returns its exit code, stdout and stderr."""
-
-    def run(*words):
-        code = app.main([str(word) for word in words])
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def curve(*losses: float, **validated: float) -> list[dict[str, float]]:
@@ -117,7 +105,7 @@ def test_trackers_get_figures_pictures_and_options(tmp_path):
     assert f"train.learning_rate: {CONFIG.learning_rate}" in options.read_text()
 
 
-def test_a_dry_run_says_every_setting_and_who_says_it(igm, tmp_path, monkeypatch):
+def test_a_dry_run_says_every_setting_and_who_says_it(here, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "p.toml").write_text(
         "[model]\nchannels = [8, 8, 8]\nhead_channels = 8\nimage_size = [16, 16]\n"
@@ -130,7 +118,7 @@ def test_a_dry_run_says_every_setting_and_who_says_it(igm, tmp_path, monkeypatch
             with (tmp_path / "mine" / "metadata.jsonl").open("a") as file:
                 file.write(line + "\n")
     words = "train pictures --data-root mine --dry-run --preset p.toml --steps 7 --set precision=no"
-    code, out, err = igm(*words.split(), "--set", "concepts.labels=red,blue", "-o", "run")
+    code, out, err = here(*words.split(), "--set", "concepts.labels=red,blue", "-o", "run")
     assert code == 0, err
     rows = {
         row[0]: row[1:]
@@ -146,8 +134,8 @@ def test_a_dry_run_says_every_setting_and_who_says_it(igm, tmp_path, monkeypatch
     assert [path.name for path in (tmp_path / "run").rglob("*") if path.is_file()] == ["samples.png"]
 
 
-def test_presets_are_listed(igm):
-    code, out, _ = igm("train", "clevr", "--list-presets")
+def test_presets_are_listed(here):
+    code, out, _ = here("train", "clevr", "--list-presets")
     assert code == 0 and "finetune" in out and "The preset of the bundled checkpoint clevr-pos." in out
 
 
@@ -163,6 +151,6 @@ def test_presets_are_listed(igm):
         (("--set", "inference.kmax=3"), "k_max (a whole number)"),
     ],
 )
-def test_what_is_mistyped_is_named_with_what_may_be_meant(igm, tmp_path, words, says):
-    code, _, err = igm("train", "clevr", "--dry-run", "--limit", "1", "-o", str(tmp_path / "run"), *words)
+def test_what_is_mistyped_is_named_with_what_may_be_meant(here, tmp_path, words, says):
+    code, _, err = here("train", "clevr", "--dry-run", "--limit", "1", "-o", str(tmp_path / "run"), *words)
     assert code in (2, 3) and says in err and len(err.splitlines()) == 1

@@ -31,7 +31,7 @@ FACE = str(ROOT / "examples/faces/long-0.png")
 
 
 @pytest.fixture(scope="module")
-def bench() -> Workbench:
+def bench(bundled_models: str) -> Workbench:
     return Workbench(["clevr-pos", "celeba-attributes", "nowhere"], "cpu")
 
 

@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jsonschema
 import pytest
 import tiny_pipelines
 import tiny_videos
-from conftest import ROOT, Igm, launch_two
+from conftest import Done, Here, Igm, launch_two
 from PIL import Image
 from test_cli import lines, one_sentence, schema, untimed
 
-from igm_cli import app, bundled
+from igm_cli import bundled
 from igm_cli.commands import zero_shot
 from igm_cli.commands.options import number_or_auto
 from igm_cli.commands.zero_shot import parse_timesteps, read_labels, read_templates
@@ -38,27 +37,6 @@ OWN = {
 }
 PETS = ("--labels", "dog,cat,rabbit")
 QUICK = ("--draws", "4", "--max-draws", "8", "--dtype", "float32", "--device", "cpu")
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Call = Callable[..., Done]
-
-
-@pytest.fixture
-def call(capfd: pytest.CaptureFixture[str]) -> Call:
-    """Runs ``igm zero-shot`` here."""
-
-    def run(*arguments: object, command: str = "zero-shot") -> Done:
-        capfd.readouterr()
-        code = app.main([command, *map(str, arguments)])
-        return Done(code, *capfd.readouterr())
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -83,18 +61,6 @@ def only(done: Done) -> dict[str, Any]:
     (line,) = lines(done.out)
     jsonschema.validate(line, schema("igm.zero-shot-1"), jsonschema.Draft202012Validator)
     return line
-
-
-def test_help_is_light() -> None:
-    code = (
-        "import sys; from igm_cli.app import main; code = main(sys.argv[1:]); "
-        "heavy = {'torch', 'diffusers', 'datasets', 'transformers', 'PIL', 'numpy'}; "
-        "print(sorted(heavy & set(sys.modules)), file=sys.stderr); sys.exit(code)"
-    )
-    command = [sys.executable, "-c", code, "zero-shot", "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0 and done.stderr.strip() == "[]"
-    assert "--labels-file" in done.stdout
 
 
 def test_a_folder_of_images(igm: Igm, tiny: Path, pictures: Path, tmp_path: Path) -> None:
@@ -127,15 +93,15 @@ def test_a_folder_of_images(igm: Igm, tiny: Path, pictures: Path, tmp_path: Path
     assert (tmp_path / "r.jsonl").read_text() == done.stdout
 
 
-def test_a_folder_run_goes_on(call: Call, tiny: Path, pictures: Path, tmp_path: Path) -> None:
+def test_a_folder_run_goes_on(here: Here, tiny: Path, pictures: Path, tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
     given = (pictures, "--model", tiny, "--json", "--output", results, *QUICK)
-    whole = call(*given, *PETS)
+    whole = here("zero-shot", *given, *PETS)
     text = results.read_text()
     assert whole.code == 0 and text == whole.out
     first, second = text.splitlines(keepends=True)[:2]
     results.write_text(first + second[: len(second) // 2])
-    again = call(*given, *PETS)
+    again = here("zero-shot", *given, *PETS)
     assert again.code == 0, again.err
     assert results.read_text().splitlines(keepends=True)[0] == first
     assert untimed(again.out) == untimed(whole.out)
@@ -149,97 +115,96 @@ def test_a_folder_run_goes_on(call: Call, tiny: Path, pictures: Path, tmp_path: 
         (*PETS, "--views", "2"),
         (*PETS, "--seed", "3"),
     ):
-        refused = call(*given, *other)
+        refused = here("zero-shot", *given, *other)
         assert refused.code == 3 and "other options" in one_sentence(refused.err), other
-    same = call(*given, *PETS, "--attention", "sliced")  # changes no result
+    same = here("zero-shot", *given, *PETS, "--attention", "sliced")  # changes no result
     assert same.code == 0 and same.out == results.read_text()
 
 
-def test_views_cost_no_call(call: Call, tiny: Path, pictures: Path) -> None:
+def test_views_cost_no_call(here: Here, tiny: Path, pictures: Path) -> None:
     """They change what is seen, not how often the network is asked."""
     given = (pictures / "0.png", "--model", tiny, *PETS, *QUICK, "--k", "1", "--json")
-    lines = [only(call(*given, "--views", views)) for views in ("1", "2", "4")]
+    lines = [only(here("zero-shot", *given, "--views", views)) for views in ("1", "2", "4")]
     assert len({line["network_calls"] for line in lines}) == 1
     assert len({line["denoising_error"] for line in lines}) == 3
 
 
-def test_the_models_own_labels_and_settings(call: Call, own: Path, pictures: Path) -> None:
+def test_the_models_own_labels_and_settings(here: Here, own: Path, pictures: Path) -> None:
     image = pictures / "1.png"
-    line = only(call(image, "--model", own, "--json"))
+    line = only(here("zero-shot", image, "--model", own, "--json"))
     assert {x["label"] for x in line["labels"]} == {"dog", "cat", "rabbit"}
     assert line["k_penalty"] == pytest.approx(1e-4)
     assert line["draws"] <= 8 and [p["k"] for p in line["k_curve"]] == [1, 2]
-    shown = call(image, "--model", own, "--labels", "Dog, zebra,yak", "--k", "1")
+    shown = here("zero-shot", image, "--model", own, "--labels", "Dog, zebra,yak", "--k", "1")
     assert shown.code == 0
     assert "own was not trained on 'zebra', 'yak'" in one_sentence(shown.err)
     assert "K = 1 (given)" in shown.out and "zebra" in shown.out and "Dog" in shown.out
 
 
 def test_a_model_that_knows_nothing_is_asked_for_it(
-    call: Call, own: Path, pictures: Path, tmp_path: Path
+    here: Here, own: Path, pictures: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "knows"
     shutil.copytree(own, folder)
     space = {**OWN["space"], "labels": ["dog", "cat", "rabbit", "void"], "nothing": "void"}
     (folder / "igm.json").write_text(json.dumps({**OWN, "space": space}))
     for given, labels in (((), {"dog", "cat", "rabbit"}), (("--labels", "dog,yak"), {"dog", "yak"})):
-        line = only(call(pictures / "1.png", "--model", folder, "--json", *QUICK, *given))
+        line = only(here("zero-shot", pictures / "1.png", "--model", folder, "--json", *QUICK, *given))
         assert {x["label"] for x in line["labels"]} == labels
         assert {x["label"] for x in line["items"]} <= labels
         assert 0 <= line["typicality"] <= 1
         assert line["network_calls"] == line["draws"] * (len(labels) + 1)
 
 
-def test_templates_are_averaged_and_counted(call: Call, tiny: Path, pictures: Path, tmp_path: Path) -> None:
+def test_templates_are_averaged_and_counted(here: Here, tiny: Path, pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("# pets\ndog\n\n cat # a comment\nRabbit\n", encoding="utf-8-sig")
     (tmp_path / "templates.txt").write_text("a photo of a {label}\n{label}\n")
     files = ("--labels-file", tmp_path / "labels.txt", "--templates-file", tmp_path / "templates.txt")
     draws = ("--draws", "2", "--max-draws", "2", "--device", "cpu")
-    line = only(call(pictures / "0.png", "--model", tiny, *files, *draws, "--k", "2", "--json"))
+    line = only(here("zero-shot", pictures / "0.png", "--model", tiny, *files, *draws, "--k", "2", "--json"))
     assert {x["label"] for x in line["labels"]} == {"dog", "cat", "Rabbit"}
     assert line["network_calls"] == 3 * 2 * 2 and line["draws"] == 2 and line["k_source"] == "given"
 
 
-def test_many_images_and_many_labels_for_people(call: Call, tiny: Path, pictures: Path, tmp_path: Path) -> None:
+def test_many_images_and_many_labels_for_people(here: Here, tiny: Path, pictures: Path, tmp_path: Path) -> None:
     many = ",".join(f"{a}{b}" for a in "abc" for b in "abcd")
-    one = call(pictures / "0.png", "--model", tiny, "--labels", many, "--k", "1", *QUICK)
+    one = here("zero-shot", pictures / "0.png", "--model", tiny, "--labels", many, "--k", "1", *QUICK)
     assert one.code == 0 and one.out.count("│ ") == 3  # one row: the other eleven labels are in JSON
     for number in range(5):
         shutil.copy(pictures / "0.png", tmp_path / f"{number}.png")
     (tmp_path / "5.png").write_bytes(b"no image")
-    table = call(tmp_path, "--model", tiny, *PETS, *QUICK)
+    table = here("zero-shot", tmp_path, "--model", tiny, *PETS, *QUICK)
     assert table.code == 3 and "1 of 6 images" in table.err and "5.png" in table.err
     assert table.out.count(".png") == 5 and "found" in table.out
 
 
-@pytest.mark.parametrize("prediction", ["auto", "v_prediction"])
-def test_a_single_file(call: Call, tiny: Path, pictures: Path, tmp_path: Path, prediction: str) -> None:
+def test_a_single_file(here: Here, tiny: Path, pictures: Path, tmp_path: Path) -> None:
     with quiet():
         file = tiny_pipelines.single_file(tiny, tmp_path / "one.safetensors")
-    given = (pictures / "0.png", *PETS, *QUICK, "--json", "--prediction", prediction)
-    line = only(call(*given, "--model", file, "--config", tiny))
+    given = (pictures / "0.png", *PETS, *QUICK, "--json", "--prediction", "v_prediction")
+    line = only(here("zero-shot", *given, "--model", file, "--config", tiny))
     assert line["model"] == "one"
-    assert line["labels"] == only(call(*given, "--model", tiny))["labels"]
+    assert line["labels"] == only(here("zero-shot", *given, "--model", tiny))["labels"]
 
 
 def test_a_hub_id_in_the_cache(
-    call: Call, tiny: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    here: Here, tiny: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     tiny_pipelines.into_hub_cache(tiny, tmp_path / "hub", "tiny/model")
     given = (pictures / "0.png", *PETS, *QUICK, "--json")
-    here, there = (only(call(*given, "--model", model)) for model in (tiny, "tiny/model"))
-    assert there["model"] == "tiny/model"
-    assert (here["run"], here["labels"]) == (there["run"], there["labels"])
+    one, other = (only(here("zero-shot", *given, "--model", model)) for model in (tiny, "tiny/model"))
+    assert other["model"] == "tiny/model"
+    assert (one["run"], one["labels"]) == (other["run"], other["labels"])
 
 
-def test_a_model_composed_as_a_sum(call: Call, own: Path, pictures: Path, tmp_path: Path) -> None:
+def test_a_model_composed_as_a_sum(here: Here, own: Path, pictures: Path, tmp_path: Path) -> None:
     shutil.copytree(own, tmp_path / "sum")
     description = OWN | {"composition": "sum", "inference": {"draws": 4, "max_draws": 4}}
     (tmp_path / "sum" / "igm.json").write_text(json.dumps(description))
-    line = only(call(pictures / "0.png", "--model", tmp_path / "sum", "--json"))
+    line = only(here("zero-shot", pictures / "0.png", "--model", tmp_path / "sum", "--json"))
     assert line["network_calls"] == 4 * (3 + 1)  # the prediction without a label, too
 
 
@@ -286,7 +251,7 @@ def test_a_model_composed_as_a_sum(call: Call, own: Path, pictures: Path, tmp_pa
     ],
 )
 def test_mistakes(
-    call: Call,
+    here: Here,
     tiny: Path,
     tiny_model: Path,
     pictures: Path,
@@ -301,7 +266,14 @@ def test_mistakes(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     given = [a.format(tmp=tmp_path, pictures=pictures, position=tiny_model) for a in arguments]
     model = () if "--model" in given else ("--model", tiny)
-    done = call(pictures / "0.png", *model, "--json", *given, *(() if "--draws" in given else ("--draws", "2")))
+    done = here(
+        "zero-shot",
+        pictures / "0.png",
+        *model,
+        "--json",
+        *given,
+        *(() if "--draws" in given else ("--draws", "2")),
+    )
     assert done.code == code, done.err
     if code == 3 and "could not" in says:  # one of two images: the other is done
         assert says in done.err and len(lines(done.out)) == 1
@@ -310,99 +282,101 @@ def test_mistakes(
         assert done.out == ""
 
 
-def test_a_pipeline_without_an_autoencoder(call: Call, tiny: Path, pictures: Path, tmp_path: Path) -> None:
+def test_a_pipeline_without_an_autoencoder(here: Here, tiny: Path, pictures: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny, tmp_path / "half")
     shutil.rmtree(tmp_path / "half" / "vae")
-    done = call(pictures / "0.png", "--model", tmp_path / "half", *PETS)
+    done = here("zero-shot", pictures / "0.png", "--model", tmp_path / "half", *PETS)
     assert done.code == 3 and "has no vae" in one_sentence(done.err)
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no image")
-    one = call(bad, "--model", tiny, *PETS)
+    one = here("zero-shot", bad, "--model", tiny, *PETS)
     assert one.code == 3 and "not an image" in one_sentence(one.err)
 
 
 def test_xformers_must_be_there(
-    call: Call, tiny: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    here: Here, tiny: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "xformers", None)
-    done = call(pictures / "0.png", "--model", tiny, *PETS, "--attention", "xformers")
+    done = here("zero-shot", pictures / "0.png", "--model", tiny, *PETS, "--attention", "xformers")
     assert done.code == 4 and "igm-cli[xformers]" in one_sentence(done.err)
 
 
-def test_other_commands_point_here(call: Call, tiny: Path, pictures: Path) -> None:
+def test_other_commands_point_here(here: Here, tiny: Path, pictures: Path) -> None:
     for command in ("invert", "estimate-k"):
-        done = call(pictures / "0.png", "--model", tiny, command=command)
+        done = here(command, pictures / "0.png", "--model", tiny)
         assert done.code == 2 and "use igm zero-shot" in one_sentence(done.err)
 
 
 def test_a_bundled_pipeline_is_found(
-    call: Call, own: Path, tiny_model: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    here: Here, own: Path, tiny_model: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from igm_cli.commands.doctor import _checkpoints
-
     shutil.copytree(own, tmp_path / "animals")
     shutil.copytree(tiny_model, tmp_path / "boxes")
     monkeypatch.setattr(bundled, "BUNDLED", tmp_path)
-    assert only(call(pictures / "0.png", "--json"))["model"] == "animals"
-    assert only(call(pictures / "0.png", "--json", "--model", "animals"))["model"] == "animals"
+    assert only(here("zero-shot", pictures / "0.png", "--json"))["model"] == "animals"
+    assert only(here("zero-shot", pictures / "0.png", "--json", "--model", "animals"))["model"] == "animals"
     says = json.loads((tmp_path / "animals" / "igm.json").read_text())
     (tmp_path / "animals" / "igm.json").write_text(json.dumps({**says, "info": {"knows": "pets"}}))
     told = "no --model is given: animals answers, which knows pets"
-    assert told in one_sentence(call(pictures / "0.png").err)
-    assert call(pictures / "0.png", "--model", "animals").err == ""
-    assert "did you mean animals" in call(pictures / "0.png", "--model", "animal").err
-    elsewhere = call(pictures / "0.png", "--model", "nope", command="invert").err
+    assert told in one_sentence(here("zero-shot", pictures / "0.png").err)
+    assert here("zero-shot", pictures / "0.png", "--model", "animals").err == ""
+    assert "did you mean animals" in here("zero-shot", pictures / "0.png", "--model", "animal").err
+    elsewhere = here("invert", pictures / "0.png", "--model", "nope").err
     assert "bundled are animals, boxes" in elsewhere
-    assert "use igm zero-shot" in call(pictures / "0.png", "--concepts", "labels", command="invert").err
-    assert [(c["name"], c["concepts"], c["problem"]) for c in _checkpoints()[0]] == [
+    assert "use igm zero-shot" in here("invert", pictures / "0.png", "--concepts", "labels").err
+
+    def checkpoints() -> list[dict[str, str]]:
+        return list(json.loads(here("doctor", "--json").out)["checkpoints"])
+
+    assert [(c["name"], c["concepts"], c["problem"]) for c in checkpoints()] == [
         ("animals", "labels", ""),
         ("boxes", "pos", ""),
     ]
     (tmp_path / "animals" / "unet" / "config.json").write_text("{")
-    assert [bool(c["problem"]) for c in _checkpoints()[0]] == [True, False]
+    assert [bool(c["problem"]) for c in checkpoints()] == [True, False]
 
 
 def test_long_runs_are_announced(
-    call: Call, tiny: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    here: Here, tiny: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(zero_shot, "seconds_per_call", lambda denoiser, most: 2.0)
     given = (pictures, "--model", tiny, "--json", *PETS, *QUICK, "--output", tmp_path / "r.jsonl")
-    first = call(*given)
+    first = here("zero-shot", *given)
     said = one_sentence(first.err)
     assert "about 1.2 to 2.4 minutes for 3 images, 3 labels and 4 to 8 draws on cpu; fewer --labels" in said
     assert "GPU" in said
     (tmp_path / "r.jsonl").write_text("".join(first.out.splitlines(keepends=True)[:2]))
-    assert "about 24 to 48 seconds for 1 image, 3 labels" in one_sentence(call(*given).err)
-    assert call(*given).err == ""  # nothing is left to do
+    assert "about 24 to 48 seconds for 1 image, 3 labels" in one_sentence(here("zero-shot", *given).err)
+    assert here("zero-shot", *given).err == ""  # nothing is left to do
 
 
 def test_what_images_take_is_estimated(
-    call: Call, tiny: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    here: Here, tiny: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(zero_shot, "seconds_per_call", lambda denoiser, most: 2.0)
     given = (pictures, "--model", tiny, *PETS, *QUICK, "--estimate", "--output", tmp_path / "r.jsonl")
-    told = json.loads(call(*given, "--json").out)
+    told = json.loads(here("zero-shot", *given, "--json").out)
     jsonschema.validate(told, schema("igm.zero-shot-estimate-1"), jsonschema.Draft202012Validator)
     assert (told["images"], told["labels"], told["calls_per_draw"]) == (3, 3, 3)
     assert (told["least_seconds"], told["most_seconds"]) == (2 * 3 * 3 * 4, 2 * 3 * 3 * 8)
-    shown = call(*given).out
+    shown = here("zero-shot", *given).out
     assert "12 to 24" in shown and "1.2 to 2.4 minutes" in shown and "nothing was tuned" in shown
     assert not (tmp_path / "r.jsonl").exists()
     film = tiny_videos.write(tmp_path / "film.mp4")
-    told = json.loads(call(film, *given[1:-2], "--every", 4, "--json").out)
+    told = json.loads(here("zero-shot", film, *given[1:-2], "--every", 4, "--json").out)
     assert (told["images"], told["least_seconds"]) == (3, 2 * 3 * 3 * 4)
 
 
-def test_a_coarse_start_asks_for_few_labels(call: Call, tiny: Path, pictures: Path) -> None:
+def test_a_coarse_start_asks_for_few_labels(here: Here, tiny: Path, pictures: Path) -> None:
     """Twelve labels under two draws, eight of them at most under the six others."""
     labels = ("--labels", ",".join(f"thing {n}" for n in range(12)), "--k", "2")
     draws = ("--draws", "8", "--max-draws", "8", "--device", "cpu", "--json", "--coarse", "2")
-    line = only(call(pictures / "0.png", "--model", tiny, *labels, *draws))
+    line = only(here("zero-shot", pictures / "0.png", "--model", tiny, *labels, *draws))
     assert 12 * 2 + 3 * 6 <= line["network_calls"] <= 12 * 2 + 8 * 6
     assert len(line["labels"]) == 12 and line["draws"] == 8
-    refused = call(pictures / "0.png", "--model", tiny, *labels, *draws[:-1], "1")
+    refused = here("zero-shot", pictures / "0.png", "--model", tiny, *labels, *draws[:-1], "1")
     assert refused.code == 2 and "--coarse must be at least 2" in one_sentence(refused.err)
-    refused = call(pictures / "0.png", "--model", tiny, *labels, *draws, "--shared")
+    refused = here("zero-shot", pictures / "0.png", "--model", tiny, *labels, *draws, "--shared")
     assert refused.code == 2 and "--coarse is about single images" in one_sentence(refused.err)
 
 
@@ -557,28 +531,28 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return built
 
 
-def test_classes_are_labels(call: Call, other: Callable[[str], Path], pictures: Path, tmp_path: Path) -> None:
+def test_classes_are_labels(here: Here, other: Callable[[str], Path], pictures: Path, tmp_path: Path) -> None:
     image, model = sorted(pictures.iterdir())[0], ("--model", other("dit"), *QUICK, "--json")
-    found = only(call(image, "--labels", "Domestic  Dog,cat,hare", *model))
+    found = only(here("zero-shot", image, "--labels", "Domestic  Dog,cat,hare", *model))
     assert {row["label"] for row in found["labels"]} == {"Domestic  Dog", "cat", "hare"}
     assert found["draws"] <= 8 and "guidance_told" not in found
     (tmp_path / "labels.txt").write_text("crane, bird\ncrane, machine\n")
-    assert only(call(image, "--labels-file", tmp_path / "labels.txt", *model))["k"] in (1, 2)
+    assert only(here("zero-shot", image, "--labels-file", tmp_path / "labels.txt", *model))["k"] in (1, 2)
     for labels, sentence in (
         ("dogs,cat", "the model has no class 'dogs'; did you mean dog"),
         ("zzzz,cat", "the model has no class 'zzzz'; it has 1000, such as"),
         ("dog,domestic dog", "'dog' and 'domestic dog' are one class of the model; leave one out"),
         ("crane,cat", "'crane' names two classes of the model, 'crane, bird' and 'crane, machine'"),
     ):
-        refused = call(image, "--labels", labels, *model)
+        refused = here("zero-shot", image, "--labels", labels, *model)
         assert refused.code == 2 and sentence in one_sentence(refused.err)
-    refused = call(image, "--labels", "dog,cat", "--template", "a {label}", *model)
+    refused = here("zero-shot", image, "--labels", "dog,cat", "--template", "a {label}", *model)
     assert refused.code == 2 and "stand in no template; leave out --template" in one_sentence(refused.err)
 
 
 def test_a_distilled_flow_says_what_guidance_it_is_told(
-    call: Call, other: Callable[[str], Path], pictures: Path
+    here: Here, other: Callable[[str], Path], pictures: Path
 ) -> None:
     image = sorted(pictures.iterdir())[0]
-    found = only(call(image, *PETS, "--model", other("flux"), "--size", 16, *QUICK, "--json"))
+    found = only(here("zero-shot", image, *PETS, "--model", other("flux"), "--size", 16, *QUICK, "--json"))
     assert found["guidance_told"] == 3.5 and found["denoising_error"] > 0
