@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from igm_cli.commands.plugins import plugin_states
 from igm_cli.errors import InputError, PluginError, UsageError
+from igm_cli.interrupts import Interrupted
 from igm_cli.plugins import registry
 
 
@@ -34,6 +36,17 @@ def test_built_in_plugins_load() -> None:
     parser = registry.concept_parser("pos")
     assert parser.name == "pos"
     assert registry.concept_parser("igm_cli.plugins.positions:Positions", typed=True).name == "pos"
+
+
+def test_an_interruption_is_no_fault_of_a_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training that was ended in the last call of its dataset said that igm-cli is to be uninstalled, and was done."""
+
+    def ended(*_: Any, **__: Any) -> None:
+        raise Interrupted(signal.SIGTERM)
+
+    monkeypatch.setattr("igm_cli.plugins.clevr.adapter.Clevr.load", ended)
+    with pytest.raises(Interrupted):
+        registry.dataset("clevr").load("val")
 
 
 def test_code_is_named_by_users_alone(site: Path) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 from igm_cli.errors import IgmError, PluginError, UsageError, kind_and_message, near_names
+from igm_cli.interrupts import Interrupted
 
 if TYPE_CHECKING:
     from igm_cli.plugins.base import ConceptParser, DatasetAdapter
@@ -155,7 +156,7 @@ def _resolve(kind: Kind, point: EntryPoint, package: str) -> Any:
             if isinstance(plugin, type):
                 plugin = plugin()
             missing = [need for need in _NEEDS[kind] if not hasattr(plugin, need)]
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         raise
     except BaseException as error:  # whatever a plugin does, SystemExit included, is its own problem
         raise PluginError(f"{label} of {owner} cannot be loaded ({_told(error, module)}); {way_out}") from error
@@ -215,7 +216,7 @@ class _Guarded:
         try:
             with _quiet(self._foreign):
                 yield
-        except (IgmError, MemoryError, KeyboardInterrupt):
+        except (IgmError, MemoryError, KeyboardInterrupt, Interrupted):
             raise
         except BaseException as error:
             absent = isinstance(error, AttributeError) and not hasattr(type(self._plugin), name)
