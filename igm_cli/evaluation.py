@@ -75,7 +75,8 @@ class Evaluation:
                 f"the concepts {model.parser.name!r} do not say which of those found are right; add a method "
                 "right(predicted, truth) to the parser"
             )
-        self.model, self.data, self.note = model, data, cache(note)
+        note = cache(note)
+        self.model, self.data, self.note = model, data, note
         self.windows: Any = None
         if model.scale:
             from igm_cli.plugins.crops import Crops, CropSamples
@@ -111,7 +112,8 @@ class Evaluation:
     ) -> dict[str, Any]:
         """Fits the penalty, the temperatures and the typicality to the images, and returns these settings.
 
-        A ``given`` setting stays as it is, and is among them unless it is the seed.  Unless the penalty is given, all images are inverted twice.
+        Settings ``given``, but for the seed, stay as they are and are returned, too.  Unless the penalty is given, all images
+        are inverted twice.
 
         Raises:
             InputError: If there are too few images.

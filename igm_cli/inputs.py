@@ -109,10 +109,14 @@ def fields_of(source: Source, field: str = "image") -> dict[str, str]:
     return {field: source.name, **({"root": str(Path.cwd())} if relative else {})}
 
 
-def shared_hash(images: Sequence[Input[Image]]) -> str:
-    """Returns the hash that identifies a result about several images, made from their paths and contents."""
+def shared_key(images: Sequence[Input[Image]]) -> dict[str, str]:
+    """Returns the fields that identify a result about several images.
+
+    These are a hash of their paths and contents, and the folder that relative paths start from.
+    """
     every = [[image.about["image"], image.sha256] for image in images]
-    return hashlib.sha256(json.dumps(every).encode()).hexdigest()
+    root = next(({"root": image.about["root"]} for image in images if "root" in image.about), {})
+    return {**root, "sha256": hashlib.sha256(json.dumps(every).encode()).hexdigest()}
 
 
 def what_about(line: Mapping[str, Any], key: Sequence[str]) -> str:

@@ -187,12 +187,15 @@ def expressions(given: Any) -> list[str]:
     return listed
 
 
-def open_checkpoint(model: str | None, concepts: str | None, device: str) -> Model:
-    """Opens a trained checkpoint with the arguments of :func:`igm_cli.load`; its weights are loaded at first use."""
+def open_checkpoint(model: str | Path | None, concepts: str | None, device: str) -> Model:
+    """Opens a trained checkpoint with the arguments of :func:`igm_cli.load`; its weights are loaded at first use.
+
+    A ``Path`` is the folder itself, also where a bundled model has its name.
+    """
     asked = registry.concept_parser(concepts, typed=True) if concepts else None
     if getattr(asked, "reads", "images") == "vectors":
         raise UsageError(f"--concepts {concepts} are of bound vectors; take them apart by igm decompose")
-    folder = resolve_model(model, asked.name if asked else None)
+    folder = model if isinstance(model, Path) else resolve_model(model, asked.name if asked else None)
     if is_pipeline(folder):
         raise UsageError(f"the model {name_of(folder)!r} is a text-to-image pipeline; use igm zero-shot")
 

@@ -19,7 +19,7 @@ from igm_cli.core.validation import of_python, whole_number
 from igm_cli.errors import UsageError, counted, near_names
 from igm_cli.folders import SUFFIXES, VIDEOS, Source
 from igm_cli.imaging import Frame, to_model
-from igm_cli.inputs import Data, ImageInputs, Input, shared_hash
+from igm_cli.inputs import Data, ImageInputs, Input, shared_key
 from igm_cli.open_model import OpenModel, suitable_batch
 from igm_cli.pixels import Scaling, check_range, warn
 from igm_cli.records import ImageCount, ImageResult, LabelResult, SharedResult
@@ -249,8 +249,8 @@ class ImageSession(ImageInputs, Session["Image"]):
             about = {"image": image.about["image"], "size": list(image.data.size), "sha256": image.sha256}
             items = self._items(found.concepts, support, frame)
             each.append({**about, "items": items, "typicality": _finite(round(typical, 4))})
-        root = next(({"root": image.about["root"]} for image in images if "root" in image.about), {})
-        together = Input[Any]({"images": each, **root}, shared_hash(images), lambda: None)
+        key = shared_key(images)
+        together = Input[Any]({"images": each, **key}, key["sha256"], lambda: None)
         fields = {
             "model": model.name,
             "k": len(found.concepts),

@@ -205,7 +205,9 @@ def test_one_is_not_several(tmp_path: Path) -> None:
     assert [fitted.info(Budget(steps=n))["budget"] for n in (1, 2)] == ["1 step", "2 steps"]
 
 
-def test_folders_among_options_are_known_by_their_content(tmp_path: Path) -> None:
+def test_folders_among_options_are_known_by_their_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def folder(name: str, weights: bytes) -> Path:
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "model.safetensors").write_bytes(bytes(5000) + weights)
@@ -215,7 +217,11 @@ def test_folders_among_options_are_known_by_their_content(tmp_path: Path) -> Non
     assert first.startswith("resnet-")
     assert first == option_identity(folder("b/resnet", b"1")) != option_identity(folder("c/resnet", b"2"))
     assert option_identity(tmp_path / "a/resnet/model.safetensors") == "model.safetensors"
-    assert [option_identity(value) for value in ("hf:a/resnet-50", 7)] == ["hf:a/resnet-50", "7"]
+    many = "word," * 100
+    for value in ("hf:a/resnet-50", "7", "", many):
+        assert option_identity(value) == value
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert option_identity("~/a/resnet") == first
 
 
 def test_baselines_that_saw_other_images_are_others(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_an_interruption_promises_nothing_that_is_kept(
     data = ("--dataset", "objects", "--data-root", annotated, "--split", "train")
     done = here("evaluate", *CPU, "--model", tiny_model, *data)
     assert done.code == 143
-    says = "igm: interrupted; nothing of the evaluation is kept but a calibration"
+    says = "igm: interrupted; nothing of the evaluation is kept, except a calibration"
     assert one_sentence(done.err).startswith(says)
 
 
@@ -159,7 +159,7 @@ def test_a_training_ends_with_the_calibration_of_its_model(
     assert (
         "calibrated on 16 images of val: penalty" in said[-4]
     )  # the model here, not the bundled one of that name
-    assert said[-1] == "done; use it with: igm invert IMAGE --model clevr-pos"
+    assert said[-1] == "done; use it with: igm invert IMAGE --model ./clevr-pos"
     known = json.loads((tmp_path / "clevr-pos" / "igm.json").read_text())
     assert known["info"]["calibrated"] == {"images": 16, "dataset": "objects", "split": "val"}
     assert known["inference"]["typical"]["limit"] > 0

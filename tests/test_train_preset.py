@@ -171,5 +171,5 @@ def test_who_says_an_option_of_the_data():
 def test_dates_are_text_or_refused(tmp_path: Path) -> None:
     assert parse_settings(["info.made=2025-03-01", "n=3"]) == {"info.made": "2025-03-01", "n": 3}
     (path := tmp_path / "p.toml").write_text("[info]\nmade = 2025-03-01\n")
-    with pytest.raises(InputError, match="is not valid TOML: a date or time stands in quotation marks"):
+    with pytest.raises(InputError, match="it holds a date or a time; put it in quotation marks"):
         read_preset(SimpleNamespace(name="mine", presets={}), str(path))

@@ -375,7 +375,7 @@ def test_a_coarse_start_asks_for_few_labels(here: Here, tiny: Path, pictures: Pa
     assert 12 * 2 + 3 * 6 <= line["network_calls"] <= 12 * 2 + 8 * 6
     assert len(line["labels"]) == 12 and line["draws"] == 8
     refused = here("zero-shot", pictures / "0.png", "--model", tiny, *labels, *draws[:-1], "1")
-    assert refused.code == 2 and "--coarse must be at least 2" in one_sentence(refused.err)
+    assert refused.code == 2 and "coarse takes 2 noise samples or more" in one_sentence(refused.err)
     refused = here("zero-shot", pictures / "0.png", "--model", tiny, *labels, *draws, "--shared")
     assert refused.code == 2 and "--coarse is about single images" in one_sentence(refused.err)
 

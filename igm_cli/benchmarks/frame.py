@@ -18,7 +18,7 @@ from igm_cli.benchmarks.suite import Bench, Method, Request, Row
 from igm_cli.benchmarks.timing import machine, synchronize
 from igm_cli.bundled import name_of
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint, model_fingerprint
-from igm_cli.core.files import file_hash, fingerprint_of, parse_toml
+from igm_cli.core.files import file_hash, fingerprint_of, home_expanded, parse_toml
 from igm_cli.core.types import Inversion, InversionSettings
 from igm_cli.errors import InputError, UsageError
 from igm_cli.folders import content_of
@@ -36,6 +36,9 @@ T = TypeVar("T")
 
 MOST = 10**9
 """Largest value of a numeric option."""
+
+LONGEST_PATH = 255
+"""Most characters of an option that may be a path: systems refuse to look for a longer name."""
 
 
 class Split(NamedTuple):
@@ -112,7 +115,7 @@ class DeclaredBench:
         return {
             "data_root": self.folder_identity,
             "seed": self.request.seed,
-            "scenes": int(getattr(registry.dataset(dataset), "version", 0)),
+            "scenes": version_of(dataset),
             "options": {
                 key: option_identity(value) for key, value in self.options.items() if key not in self.free
             },
@@ -139,14 +142,20 @@ class DeclaredBench:
         return f"{root.absolute().name}-{content_of(root)}" if root else None
 
 
+def version_of(dataset: str) -> int:
+    """Returns the version of the images that a dataset makes."""
+    return int(getattr(registry.dataset(dataset), "version", 0))
+
+
 def option_identity(value: Any) -> str:
     """Returns the value of an option as identities hold it: a file by its name, a folder by its name and content."""
-    path = Path(text := str(value))
-    if not path.is_dir():
-        return path.name if path.exists() else text
-    weights = file_hash(
-        *sorted(path.glob("*.safetensors"))
-    )  # of large files, the folder's content is the beginning
+    path = home_expanded(text := str(value))
+    if not text or len(text) > LONGEST_PATH or not path.exists():
+        return text
+    if path.is_file():
+        return path.name
+    # Of large files, the content of the folder is the beginning.
+    weights = file_hash(*sorted(path.glob("*.safetensors")))
     return f"{path.absolute().name}-{content_of(path)}-{weights[:8]}"
 
 
@@ -222,8 +231,11 @@ class CheckpointBench(DeclaredBench):
 
     def folder_of(self, baseline: Baseline, data: TrainingData, another: int, budget: Budget) -> Path:
         """Returns the cache folder of a trained baseline; the arguments are those of :meth:`fitted`."""
-        version = int(getattr(registry.dataset(self.dataset), "version", 0))
-        seen = {"image_size": list(self.image_size), "version": version, **self.request.range_option}
+        seen = {
+            "image_size": list(self.image_size),
+            "version": version_of(self.dataset),
+            **self.request.range_option,
+        }
         identity = [baseline.describe(), data.about, vars(budget), self.request.seed + another, seen]
         return self.request.cache / f"{baseline.name}-{fingerprint_of(identity, 12)}"
 

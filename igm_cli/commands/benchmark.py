@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -102,7 +103,7 @@ def benchmark(
         cache=cache_folder() / "baselines",
         options=asked,
         pixel_range=pixel_range,
-        note=sink.note,
+        note=cache(sink.note),
     )
     run_benchmark(plugin, chosen, request, o.expanded(out) or Path("runs") / f"benchmark-{plugin.name}", sink)
 

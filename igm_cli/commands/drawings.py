@@ -18,7 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 from igm_cli.commands.results import paths_of, refuse_inputs, require_writable
 from igm_cli.core.files import file_hash, fingerprint_of, write_atomically
 from igm_cli.errors import UsageError
-from igm_cli.folders import Source
+from igm_cli.folders import SUFFIXES, Source
 from igm_cli.imaging import PICTURES
 from igm_cli.output import Record, json_line
 
@@ -49,9 +49,8 @@ class Drawing:
         """Returns whether the picture of an image has yet to be drawn, as there is none or one of another result."""
         if (target := self._target(record)) is None:
             return False
-        return not all(path.exists() for path in self.files(target)) or _exif(target).get(OF) != self._of(
-            record
-        )
+        shown = self._of(record)
+        return not all(path.exists() for path in self.files(target)) or _exif(target).get(OF) != shown
 
     def files(self, target: Path) -> list[Path]:
         """Returns a picture's files: of a map also the array beside it."""
@@ -113,9 +112,11 @@ def picture_targets(sources: Sequence[Source], target: Path | None, option: str)
     """
     if target is None:
         return {}
-    if target.exists() and not target.is_dir() and target.suffix.lower() not in PICTURES:
-        raise UsageError(f"{option} {target} is a file that is no picture; name a folder, or a picture")
     looks_like_file = target.suffix.lower() in PICTURES and not target.is_dir()
+    if not looks_like_file and not target.is_dir() and target.suffix.lower() in SUFFIXES:
+        raise UsageError(f"{option} cannot write {target.suffix} files; use .png, .jpg or .webp")
+    if target.exists() and not target.is_dir() and not looks_like_file:
+        raise UsageError(f"{option} {target} is a file that is no picture; name a folder, or a picture")
     several = "a video" if sources[0].is_video else "" if len(sources) == 1 else f"{len(sources)} images"
     if looks_like_file and several:
         raise UsageError(f"{option} {target} is one file for {several}; name a folder")

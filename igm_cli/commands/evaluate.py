@@ -25,7 +25,9 @@ WORST = 12
 """Images that --worst draws."""
 
 
-@saying("nothing of the evaluation is kept but a calibration that was said; the same command starts it again")
+@saying(
+    "nothing of the evaluation is kept, except a calibration that was reported; the same command starts it again"
+)
 def evaluate(
     model: o.Model = None,
     concepts: o.Concepts = None,

@@ -14,7 +14,8 @@ from igm_cli.commands.runner import gather, meet
 from igm_cli.commands.show import items_text, touching
 from igm_cli.core.files import foreign_name
 from igm_cli.errors import UsageError, counted
-from igm_cli.imaging import PICTURES, open_image
+from igm_cli.folders import SUFFIXES
+from igm_cli.imaging import open_image
 from igm_cli.output import Output, ProgressReport, Record, process_rank
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Gallery:
         self.folder, self.inputs, self.grid = folder, inputs, grid
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"--output {folder} is a file; name a folder")
-        if (folder.suffix.lower() in PICTURES and not folder.exists()) or folder.name == "-":
+        if (folder.suffix.lower() in SUFFIXES and not folder.exists()) or folder.name == "-":
             raise UsageError(
                 f"--output takes a folder, not {folder.name}; --grid FILE puts all pictures on one sheet"
             )

@@ -16,7 +16,7 @@ import typer
 from igm_cli.commands.show import DETAILED, ImageReport, VectorReport, draw_curve, show_shared, unlike, warning
 from igm_cli.errors import InputError, OutputError, UsageError, counted, need, out_of_memory
 from igm_cli.folders import STDIN, Source, expand_inputs
-from igm_cli.inputs import fields_of, shared_hash, what_about
+from igm_cli.inputs import fields_of, shared_key, what_about
 from igm_cli.output import Output, ProgressReport, Record, process_rank
 
 if TYPE_CHECKING:
@@ -82,7 +82,8 @@ class Runner:
         if self._failed:
             others = "; the others are done" * (len(self._failed) < len(self.files))
             failed = f"{len(self._failed)} of {len(self.files)} {self._noun}"
-            self.sink.note(f"igm: {failed} could not be used{others}")
+            if len(self.files) > 1:
+                self.sink.note(f"igm: {failed} could not be used{others}")
             raise typer.Exit(3)
 
     def run_shared(self) -> None:
@@ -98,7 +99,7 @@ class Runner:
             raise UsageError(f"--shared needs two images or more, and {name} is one; leave out --shared")
         kept = self._opened("igm.invert-shared/1", ("sha256",))
         _ = [image.data for image in images]  # reports a mistake before the model is loaded
-        about = what_about({**images[0].about, "sha256": shared_hash(images)}, ("sha256",))
+        about = what_about(shared_key(images), ("sha256",))
         with kept as self._store:
             record = self._store.done.get(about) if self._store else None
             if record is None:
@@ -196,7 +197,7 @@ class Runner:
         return records
 
     def _fail(self, error: InputError, *names: str, among: bool = False) -> None:
-        """Reports that inputs cannot be used; if there are no others (``among``), the run ends."""
+        """Reports that inputs cannot be used; the run ends if it has only one file, and no other part of it (``among``) is done."""
         if len(self.files) == 1 and not among:
             raise error
         self._failed.update(names)
@@ -318,9 +319,8 @@ class Runner:
     def _show(self, record: Record, each: Input[Any] | None = None) -> None:
         self._shown += 1
         for drawing in self.drawings:
-            if each is not None and drawing.missing(
-                record
-            ):  # from an earlier call that drew nothing, or another process
+            # The result is from an earlier call that drew nothing, or from another process.
+            if each is not None and drawing.missing(record):
                 drawing.make(record, each)
         for export in self.exports:
             export.add(record)

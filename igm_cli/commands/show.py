@@ -280,8 +280,10 @@ def warning(record: Record, way_out: str = "raise --k-max") -> str:
         chosen = record["k_source"] == "given" and bool(record["k_curve"]) and record["k_curve"][0]["k"] == 0
         number = counted(record["k"], "concept")
         otherwise = f", or does not hold {number}" * chosen  # the user said how many
-        otherwise += f", or holds more than {number}" * bool(record.get("k_at_maximum"))
-        return unlike(called(record), record["model"], record, "the answer", otherwise)
+        most = bool(record.get("k_at_maximum"))
+        otherwise += f", or holds more than {number}" * most
+        doubt = unlike(called(record), record["model"], record, "the answer", otherwise)
+        return doubt + f"; to find more, {way_out}" * most
     if record.get("k_at_maximum"):
         return f"{called(record)} holds {counted(record['k'], 'concept')} or more, as many as were looked for; to find more, {way_out}"
     return ""

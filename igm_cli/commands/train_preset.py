@@ -175,7 +175,7 @@ def _load(adapter: DatasetAdapter, preset: str) -> dict[str, Any]:
     try:
         return parse_toml(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{path} is not valid TOML: {error}") from error
+        raise InputError(f"{path} cannot be read as TOML: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -288,8 +288,8 @@ def data_parts(
 
     Without ``--data-root``, parts of ``data_root = "given"`` are left out; if none is left, the dataset makes the
     images of the first one.  With it, images made by the dataset are left out unless ``builtin`` asks for them.
-    ``own`` are options that only images made by the dataset take; given images beside these
-    ignore them.  Likewise, ``of_folders`` are options that only given images take.
+    ``own`` are options that only images made by the dataset take, and ``of_folders`` those that only given images take; the
+    others ignore them.
     """
     tables, seed = [DataPart(**table) for table in preset.data], preset.config().seed
     left_out = "given" if data_root is None else None if builtin else "builtin"

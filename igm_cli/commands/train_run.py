@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from igm_cli.bundled import bundled
 from igm_cli.commands.drawings import refuse_others_pictures
 from igm_cli.commands.train_data import TrainingData, draw_samples
 from igm_cli.commands.train_preset import Recipe, data_parts, model_spec
@@ -74,7 +75,7 @@ class Training:
         self.preset = self.recipe.preset()
         self.parser = registry.configured(parser, self.preset.concepts)
         self.config = self.preset.config()
-        self.known = [open_checkpoint(str(f.absolute()), None, str(self.device)) for f in place.companions]
+        self.known = [open_checkpoint(folder, None, str(self.device)) for folder in place.companions]
         if self.known:
             names = [model.name for model in self.known]
             self.preset = replace(self.preset, info={**self.preset.info, "with": names})
@@ -96,10 +97,10 @@ class Training:
     @property
     def use(self) -> str:
         """The command that uses the model."""
-        output = self.place.output
-        every = " ".join(f"--model {path}" for path in (*self.place.companions, output))
+        paths = (*self.place.companions, self.place.output)
+        *_, output = models = [f"--model ./{p}" if str(p) in bundled() else f"--model {p}" for p in paths]
         command = "zero-shot" if self.text_to_image else "invert"
-        return f"igm generate EXPRESSION {every}" if self.known else f"igm {command} IMAGE --model {output}"
+        return f"igm generate EXPRESSION {' '.join(models)}" if self.known else f"igm {command} IMAGE {output}"
 
     def run(self) -> None:
         """Trains, unless the folder holds the finished run, and reports how it went and how to use the model."""
@@ -222,7 +223,7 @@ class Training:
             return
         split = validation_split(adapter)
         try:
-            model = open_checkpoint(str(folder.absolute()), None, str(self.device))
+            model = open_checkpoint(folder, None, str(self.device))
             with self.sink.progress() as progress:
                 part = replace(self.data.parts[0], split=split, limit=None if model.scale else images)
                 data = part.load(adapter, self.place.data_root, progress)

@@ -7,6 +7,7 @@ import os
 import socket
 import tempfile
 import threading
+from pathlib import Path
 from typing import Annotated, Any
 
 from igm_cli.commands import options as o
@@ -49,7 +50,9 @@ def ui(
             find_pipeline(resolve_pipeline(name)[1], weights=False)
         else:
             resolve_model(name, None)
-    known = list(dict.fromkeys([*given, resolve_model(None, None).name, *bundled()]))
+    # Where a folder here has the name of a bundled model, this is its path.
+    ours = {name: str(folder) if Path(name).exists() else name for name, folder in bundled().items()}
+    known = list(dict.fromkeys([*given, ours[resolve_model(None, None).name], *ours.values()]))
     require_free(host, port)
     if not is_local(host):
         sink.warn(f"anyone who can reach {host} can use this page and this machine without a password")

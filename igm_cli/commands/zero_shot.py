@@ -54,7 +54,7 @@ def zero_shot(
     coarse: Annotated[
         int | None,
         o.search(
-            "After N draws, 2 or more, keep only the likeliest labels: for hundreds of labels.", "N", min=2
+            "After N draws, 2 or more, keep only the likeliest labels: for hundreds of labels.", "N", min=0
         ),
     ] = None,
     timesteps: Annotated[

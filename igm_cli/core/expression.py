@@ -122,8 +122,9 @@ def _clauses(expression: Expression, negated: bool) -> list[Clause]:
         return _scaled(_clauses(expression.part, not negated), expression.weight)
     if isinstance(expression, Or) != negated:  # one of them
         drawn = [1.0 if negated else part.weight for part in expression.parts]
+        total = math.fsum(drawn)
         every = [
-            replace(clause, probability=clause.probability * weight / math.fsum(drawn))
+            replace(clause, probability=clause.probability * weight / total)
             for part, weight in zip(expression.parts, drawn, strict=True)
             # a branch's weight is not its concepts'
             for clause in _clauses(part if negated else replace(part, weight=1.0), negated)

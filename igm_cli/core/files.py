@@ -174,7 +174,7 @@ def parse_toml(text: str) -> dict[str, Any]:
     try:
         json.dumps(tables)
     except TypeError as error:
-        raise ValueError("a date or time stands in quotation marks") from error
+        raise ValueError("it holds a date or a time; put it in quotation marks") from error
     return tables
 
 

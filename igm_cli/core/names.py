@@ -22,12 +22,15 @@ def meant(word: str, known: Collection[str]) -> str:
 
 def names_option(option: str, value: Any) -> tuple[str, ...]:
     """Returns the names of an option, a text with commas between them or a list, each once; none if it is not given."""
-    if value is None:
+    if value is None or value in ([], ()):
         return ()
-    parts = value if isinstance(value, list | tuple) else [value]
-    parts = value.split(",") if isinstance(value, str) else parts
+    parts = (
+        value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+    )
     names = tuple(dict.fromkeys(str(part).strip() for part in parts if str(part).strip()))
-    if not names or not all(isinstance(part, str | int | float) for part in parts):
+    if not names or not all(
+        isinstance(part, str | int | float) and not isinstance(part, bool) for part in parts
+    ):
         raise UsageError(f"{option} must be names with commas between them, not {value!r}")
     return names
 

@@ -20,7 +20,7 @@ REACHED = 0.8
 ENOUGH = 50
 """Least number of different points for which their reach is checked."""
 
-HELP = "width and height that annotations were made at, e.g. 480x320, where the images were scaled since"
+HELP = "width and height that annotations were made at if they do not say it, e.g. 480x320, where images were scaled since"
 
 
 def parse_size(text: Any) -> tuple[int, int] | None:

@@ -103,7 +103,7 @@ class CompositionBench(frame.CheckpointBench):
                 f"the split {split} needs a model in {path}; train it with: igm train clevr {command} --output {path}"
             )
         if name not in self.models:
-            opened = str(path) if name in training else name
+            opened = path if name in training else name
             self.models[name] = open_checkpoint(opened, None, str(self.device))
         return self.models[name]
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from igm_cli.benchmarks.baselines.fit import Fitted, TrainingData
 from igm_cli.benchmarks.baselines.judges import FactorJudge, KindJudge, MeasureJudge, PlaceJudge
+from igm_cli.benchmarks.frame import version_of
 from igm_cli.benchmarks.suite import Request
 from igm_cli.core.device import inference_precision
 from igm_cli.core.training.batches import as_floats
@@ -80,11 +81,15 @@ def training_images(
         first, second = (DatasetSamples(d, parser, image_size, progress) for d in kept)
         return first, second
 
-    return TrainingData(
-        {"rendered": rendered, "seed": seed, "trained_on": count, "dataset": dataset, "size": list(image_size),
-         "version": int(getattr(registry.dataset(dataset), "version", 0)), "concepts": parser.space.to_dict()},
-        parts,
-    )  # fmt: skip
+    about = {
+        "rendered": rendered,
+        "seed": seed,
+        "trained_on": count,
+        "dataset": dataset,
+        "size": list(image_size),
+    }
+    about |= {"version": version_of(dataset), "concepts": parser.space.to_dict()}
+    return TrainingData(about, parts)
 
 
 class Judged(NamedTuple):

@@ -217,7 +217,7 @@ class ObjectsBench(frame.CheckpointBench):
 
     def inverted(self) -> Method:
         """Returns igm, as its users call it."""
-        model = open_checkpoint(str(self.request.model.absolute()), None, str(self.device))
+        model = open_checkpoint(self.request.model, None, str(self.device))
         _ = model.denoiser  # loads the weights before timing starts
         valued = isinstance(self.parser.space, Product)  # whether objects have values, such as a label
 

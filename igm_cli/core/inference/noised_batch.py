@@ -101,13 +101,14 @@ class NoisedBatch:
                 delta = self.shared
             else:
                 parts = rows.split(self._concepts_at_once(rows), dim=1)
-                delta = torch.cat([self.denoiser.contributions(self.features, part) for part in parts], dim=1)
+                every = [self.denoiser.contributions(self.features, part) for part in parts]
+                delta = every[0] if len(every) == 1 else torch.cat(every, dim=1)
         cells = torch.zeros(b, delta.shape[1], 1, dtype=torch.long, device=delta.device)
         return Windows(delta.float().flatten(2).unflatten(0, (n, b))[..., None, :], cells, (1, 1))
 
     def _concepts_at_once(self, concepts: Tensor) -> int:
         """Returns how many of the concepts ``[R,M,D]`` pass the network together; as many as fit, if each is a whole pass."""
-        from igm_cli.core.denoiser import InputFeatures  # not needed by local concepts
+        from igm_cli.core.denoiser import InputFeatures
 
         if isinstance(self.features, InputFeatures) and not isinstance(self.denoiser, Whole):
             return max(1, floats_at_once(concepts.device) // (WIDTH * self.residual.numel()))

@@ -77,7 +77,8 @@ class Typical:
             )
         if torch.linalg.cholesky_ex(torch.tensor(self.covariance, dtype=torch.float64)).info:
             raise InputError(
-                "the covariance of the table 'typical' is not positive definite; calibrate the model again"
+                "the covariance of the table 'typical' is not positive definite; take the table out of igm.json, and calibrate "
+                "the model again"
             )
 
     def at(self, seen: Tensor) -> float:
