@@ -85,8 +85,9 @@ class Session(Generic[Data]):
 class ImageSession(ImageInputs, Session["Image"]):
     """A model with the settings of one call; arguments are those of :meth:`igm_cli.Model.invert`.
 
-    ``fit`` None crops images, where there is no other choice to speak of.  ``given`` holds inversion settings that replace the model's own unless they are None.  ``note`` receives assumptions about
-    images; by default they become Python warnings.  Each ``every``-th video frame is an image; None reads no videos.
+    ``fit`` None crops images, where there is no other choice to speak of.  ``given`` holds inversion settings that
+    replace the model's own unless they are None.  ``note`` receives assumptions about images; by default they become
+    Python warnings.  Each ``every``-th video frame is an image; None reads no videos.
     """
 
     key = ("image", "frame")

@@ -24,7 +24,8 @@ def frames(
 ) -> Iterator[tuple[int, float | None, Callable[[], Image]]]:
     """Yields each ``every``-th frame of a video: its number from 0, its time in seconds, and what makes it a picture.
 
-    The time is None if the video does not say it.  ``video`` is a file or its content: MP4, QuickTime, Matroska, WebM or AVI, whatever its suffix.
+    The time is None if the video does not say it.  ``video`` is a file or its content: MP4, QuickTime, Matroska, WebM or
+    AVI, whatever its suffix.
 
     Raises:
         ExtraError: If PyAV is not installed.

@@ -109,8 +109,8 @@ class DeclaredBench:
     def image_identity(self, dataset: str, **more: Any) -> dict[str, Any]:
         """Returns the identity of a suite of images: everything that determines its rows.
 
-        Folders among the options count by their content, so that they may move, but not change.  The ``version`` of a dataset adapter that draws
-        or renders its images counts too, so that records of different pictures are not mixed up.
+        Folders among the options count by their content, so that they may move, but not change.  The ``version`` of a
+        dataset adapter that draws or renders its images counts too, so that records of different pictures are not mixed up.
         """
         return {
             "data_root": self.folder_identity,

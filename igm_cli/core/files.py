@@ -44,8 +44,9 @@ HUB = "hf:"
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Calls ``write`` with a temporary path beside ``path``, flushes what it wrote to disk, then renames it into place.
 
-    The temporary file has a random name and is created exclusively, so that nothing planted beside ``path`` is
-    ever written to, and gets the permissions of ``path``; it is removed if ``write`` fails, and if the process is killed, by the next one that writes there.
+    The temporary file has a random name and is created exclusively, so that nothing planted beside ``path`` is ever
+    written to, and gets the permissions of ``path``.  It is removed if ``write`` fails, and if the process is killed, by
+    the next one that writes there.
 
     Raises:
         OutputError: If it cannot be written, or ``path`` is a device, a pipe or a folder, which is left as it is.

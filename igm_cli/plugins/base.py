@@ -153,10 +153,11 @@ class DatasetAdapter(Protocol):
         presets: Names of training presets to the paths of their TOML files; ``default`` is used
             if none is named.
 
-    An adapter that generates its images may have a ``version``, an integer that is raised whenever they
-    change: benchmarks keep records of one version only.  It may also have an ``own_licence``, that of generated images;
-    ``licence`` is then that of a data root, and a model names those of the images it was trained on.  One that reads people's annotations may give its
-    :meth:`load` a parameter ``note``: training passes a function that reports problems, one sentence per call.
+    An adapter that generates its images may have a ``version``, an integer that is raised whenever they change:
+    benchmarks keep records of one version only.  It may also have an ``own_licence``, that of generated images;
+    ``licence`` is then that of a data root, and a model names those of the images it was trained on.  One that reads
+    people's annotations may give its :meth:`load` a parameter ``note``: training passes a function that reports problems,
+    one sentence per call.
     """
 
     name: str
