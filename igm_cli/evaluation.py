@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.errors import InputError, UsageError
+from igm_cli.errors import InputError, UsageError, counted
 from igm_cli.imaging import Frame, from_model, to_rgb
 from igm_cli.open_model import OpenModel
 from igm_cli.session import ImageSession
@@ -85,6 +85,14 @@ class Evaluation:
             cut = Crops(scale=model.scale, most=10**6, margin=model.margin)
             self.windows = CropSamples(data, model.parser, (side, side), cut, 0, progress, note)
         self.count = len(data) if limit is None else limit if self.windows else min(limit, len(data))
+
+    @property
+    def of(self) -> str:
+        """What is looked at, in words: ``16 images``, or ``16 windows of 3 images``."""
+        if not self.windows:
+            return counted(self.count, "image")
+        images = {self.windows.crop(row).row for row in range(self.count)}
+        return f"{counted(self.count, 'window')} of {counted(len(images), 'image')}"
 
     def judge(self, given: Mapping[str, Any], progress: Progress | None = None) -> list[Judged]:
         """Inverts and judges all images; inversion settings not ``given`` are the model's own."""

@@ -152,7 +152,7 @@ def check_range(given: Any) -> tuple[float, float] | None:
         low = high = math.nan
     if not -math.inf < low < high < math.inf:
         raise UsageError(
-            f"a range takes the values of black and white, such as 0,4095, not {str(given)[:60]!r}"
+            f"a range takes the values of black and of white, the lower one first, such as 0,4095, not {str(given)[:60]!r}"
         )
     return low, high
 

@@ -157,7 +157,7 @@ def test_a_training_ends_with_the_calibration_of_its_model(
     assert done.code == 0
     said = done.err.splitlines()
     assert (
-        "calibrated on 16 images of val: penalty" in said[-4]
+        "calibrated on 16 windows of " in said[-4] and " of val: penalty" in said[-4]
     )  # the model here, not the bundled one of that name
     assert said[-1] == "done; use it with: igm invert IMAGE --model ./clevr-pos"
     known = json.loads((tmp_path / "clevr-pos" / "igm.json").read_text())
@@ -168,7 +168,7 @@ def test_a_training_ends_with_the_calibration_of_its_model(
     done = here(*call, *CPU)
     assert done.code == 0
     said = done.err.splitlines()
-    assert "already holds all 2 steps" in said[-2] and "calibrated on 16 images" in said[-1]
+    assert "already holds all 2 steps" in said[-2] and "calibrated on 16 windows of " in said[-1]
 
 
 @pytest.mark.parametrize(

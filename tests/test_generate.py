@@ -436,7 +436,12 @@ def test_like_draws_what_was_found(tmp_path, here, tiny_model, pictures):
     both.write_text(json.dumps(renamed[1]) + "\n")  # another content under the same name
     code, made, _ = run(here, *call)
     assert code == 0 and [len(m["items"]) for m in made] == [0]
-    for record, says in ((outside, "outside the part of the image"), (nothing, "are not those of the model")):
+    others = {**nothing, "model": "animals-tiny"}
+    for record, says in (
+        (outside, "outside the part of the image"),
+        (nothing, "are not those of the model"),
+        (others, "were found by animals-tiny; add --model animals-tiny"),
+    ):
         both.write_text(json.dumps(record) + "\n")
         code, made, said = run(here, *call)
         assert code == 3 and not made and says in said

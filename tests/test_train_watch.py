@@ -43,6 +43,11 @@ def test_how_it_went(metrics, said, advice):
     assert said in told and advice in advised
 
 
+def test_a_training_that_ended_in_its_warm_up_is_to_be_longer():
+    told, advised = how_it_went(curve(0.4), 60, 200)
+    assert told == "the loss is 0.4000" and "within its 200 steps of warm-up" in advised
+
+
 @pytest.fixture
 def clock(monkeypatch):
     """The time that lines of a log go by, in seconds; a test moves it."""

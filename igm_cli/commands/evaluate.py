@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from igm_cli.commands import options as o
 from igm_cli.core.files import home_expanded
-from igm_cli.errors import IgmError, InputError, UsageError, counted, need
+from igm_cli.errors import IgmError, InputError, UsageError, need
 from igm_cli.interrupts import saying
 from igm_cli.output import Output
 
@@ -121,7 +121,7 @@ def evaluate(
             about = {"images": evaluation.count, "dataset": name, "split": chosen}
             keep_calibration(folder, fitted, {"calibrated": about})
             told = in_words(fitted, opened.inference)
-            sink.note(f"igm: {folder} is calibrated on {evaluation.count} images: {told}")
+            sink.note(f"igm: {folder} is calibrated on {evaluation.of}: {told}")
             opened.inference = {**opened.inference, **fitted}
         judged = evaluation.judge(given, progress)
     ranked = sorted(judged, key=lambda each: -each.mistakes)
@@ -130,7 +130,7 @@ def evaluate(
     if worst:
         mistaken = [each for each in ranked[:WORST] if each.mistakes] or ranked[:1]
         save_picture(draw(worst_images(evaluation, mistaken)), worst)
-    show(judged, opened, {"dataset": name, "split": chosen}, numbers(fitted), sink)
+    show(judged, opened, evaluation.of, {"dataset": name, "split": chosen}, numbers(fitted), sink)
     for path in filter(None, (worst, csv)):
         sink.say(f"wrote {path}")
 
@@ -164,7 +164,12 @@ def readers(root: Path, name: str, concepts: str) -> list[str]:
 
 
 def show(
-    judged: Sequence[Judged], model: OpenModel, about: dict[str, str], fitted: dict[str, float], sink: Output
+    judged: Sequence[Judged],
+    model: OpenModel,
+    of: str,
+    about: dict[str, str],
+    fitted: dict[str, float],
+    sink: Output,
 ) -> None:
     """Shows the figures of a model; ``about`` names the dataset and the split, and ``fitted`` are new settings."""
     figures, errors = figures_of(judged, model.parser.space)
@@ -176,7 +181,7 @@ def show(
     sink.result({**record, "seconds": sum(each.found.seconds for each in judged) / len(judged)})
     rows = [(key, f"{e.value:.1%}", f"{e.low:.1%} to {e.high:.1%}") for key, e in figures.items()]
     rows += [(f"calibration error, {key}", f"{value:.1%}", "") for key, value in errors.items()]
-    title = f"{model.name} on {counted(len(judged), 'image')} of {about['dataset']}, {about['split']}"
+    title = f"{model.name} on {of} of {about['dataset']}, {about['split']}"
     sink.table(title, ("figure", "", "95 % interval"), rows)
 
 

@@ -193,5 +193,7 @@ def _alike(
         try:
             wishes.append(session.reader.like(record["items"], frame, name))
         except PluginError as error:
+            if (model := record.get("model", first.name)) != first.name:
+                raise InputError(f"the items of {name} were found by {model}; add --model {model}") from error
             raise InputError(f"the items of {name} are not those of the model {first.name}: {error}") from error
     return wishes

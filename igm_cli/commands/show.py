@@ -285,7 +285,8 @@ def warning(record: Record, way_out: str = "raise --k-max") -> str:
         doubt = unlike(called(record), record["model"], record, "the answer", otherwise)
         return doubt + f"; to find more, {way_out}" * most
     if record.get("k_at_maximum"):
-        return f"{called(record)} holds {counted(record['k'], 'concept')} or more, as many as were looked for; to find more, {way_out}"
+        number = counted(record["k"], "concept")
+        return f"in {called(record)} {number} were found, the most that were looked for; there may be more: {way_out}"
     return ""
 
 

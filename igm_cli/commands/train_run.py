@@ -128,7 +128,7 @@ class Training:
             return
         with _saved_whole(output):
             self._calibrate()
-            said, advised = how_it_went(self.record.metrics(), steps)
+            said, advised = how_it_went(self.record.metrics(), steps, self.config.warmup)
             self.sink.note(said)
             self.sink.note(f"{advised}; {draw_curves(self.record.metrics(), output)}")
         self.sink.note(f"done; use it with: {self.use}")
@@ -236,7 +236,7 @@ class Training:
             return
         about = {"images": evaluation.count, "dataset": adapter.name, "split": split}
         keep_calibration(folder, fitted, {"calibrated": about})
-        self.sink.note(f"calibrated on {evaluation.count} images of {split}: {in_words(fitted, {})}")
+        self.sink.note(f"calibrated on {evaluation.of} of {split}: {in_words(fitted, {})}")
 
 
 def _saved_whole(folder: Path) -> AbstractContextManager[None]:

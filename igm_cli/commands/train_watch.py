@@ -36,7 +36,7 @@ class Watch:
         self.bar(f"training: {', '.join(parts)}" if parts else "training", step, self.steps)
 
 
-def how_it_went(metrics: Sequence[Mapping[str, float]], steps: int) -> tuple[str, str]:
+def how_it_went(metrics: Sequence[Mapping[str, float]], steps: int, warmup: int = 0) -> tuple[str, str]:
     """Returns how loss and validation developed, by the lines of metrics.jsonl, and advice about it."""
     losses = [line["loss"] for line in metrics if "loss" in line]
     names = ("right", "place_right", "k_exact")
@@ -51,6 +51,7 @@ def how_it_went(metrics: Sequence[Mapping[str, float]], steps: int) -> tuple[str
     then, now = f"{first:.4f}", f"{last:.4f}"
     change = f"{'fell' if last < first else 'rose'} from {then} to {now}"
     said = f"the loss stays at {now}" if then == now else f"the loss {change}"
+    said = f"the loss is {now}" if len(losses) == 1 else said
     if found is not None:
         share = found if placed is None else placed
         said += f"; {share:.0%} of the concepts of the validation images are found"
@@ -58,7 +59,11 @@ def how_it_went(metrics: Sequence[Mapping[str, float]], steps: int) -> tuple[str
         said += f", {found:.0%} with every value right"
     if counted is not None:
         said += f", and the number is right for {counted:.0%}"
-    if last >= first:
+    if steps <= warmup and last >= first:
+        advice = (
+            f"it ended within its {warmup} steps of warm-up, in which little is learned; train for more --steps"
+        )
+    elif last >= first:
         advice = (
             "it did not learn: check the annotations (--dry-run draws them), then try another learning_rate"
         )
