@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -173,6 +174,10 @@ def test_untrained_models_can_be_inverted(denoiser):
 
 def test_models_of_every_architecture_can_be_composed(denoiser):
     require_alike([("one", denoiser), ("other", denoiser)])
+    other = copy.copy(denoiser)
+    other.image_size = (96, 96)
+    with pytest.raises(InputError, match="of 96×96"):
+        require_alike([("one", denoiser), ("other", other)])
 
 
 def test_misfitting_options_are_refused():

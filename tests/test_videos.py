@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import tiny_videos
-from conftest import in_two
+from conftest import Here, in_two
 from test_cli import one_sentence
 
 from igm_cli.app import main
@@ -161,11 +161,7 @@ def test_videos_beside_images_and_what_is_refused(
 
 
 def test_frames_before_the_damage_are_kept(
-    tiny_model: Path,
-    video: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    here: Here, tiny_model: Path, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def damaged(*how: Any) -> Iterator[Any]:
         yield from islice(frames(*how), 2)
@@ -173,9 +169,8 @@ def test_frames_before_the_damage_are_kept(
 
     monkeypatch.setattr("igm_cli.videos.frames", damaged)
     command = ("invert", video, "--every", 3, "--model", tiny_model, "--k", 1, "--draws", 2, "--device", "cpu")
-    assert main([*map(str, command), "--csv", str(tmp_path / "t.csv")]) == 3
-    out, err = capsys.readouterr()
-    assert "clip.mp4 is damaged" in err and "clip.mp4 frame 3" in out
+    done = here(*command, "--csv", tmp_path / "t.csv")
+    assert done.code == 3 and "clip.mp4 is damaged" in done.err and "clip.mp4 frame 3" in done.out
     rows = list(csv.DictReader((tmp_path / "t.csv").open(encoding="utf-8")))
     assert [row["frame"] for row in rows] == ["0", "3"]
 

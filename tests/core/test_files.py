@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from igm_cli.core import files
-from igm_cli.core.files import TEMPORARY, temporary_beside, write_atomically, write_json
+from igm_cli.core.files import TEMPORARY, read_json, temporary_beside, write_atomically, write_json
 from igm_cli.core.weights import write_weights
 from igm_cli.errors import OutputError
 
@@ -50,7 +50,9 @@ def test_a_file_keeps_its_permissions(tmp_path):
 
 
 def test_long_names_are_written(tmp_path):
-    write_json(tmp_path / ("名" * 80 + ".json"), {})  # 245 bytes of the 255 that a name may have
+    path = tmp_path / ("名" * 80 + ".json")  # 245 bytes of the 255 that a name may have
+    write_json(path, {"a": 1})
+    assert read_json(path) == {"a": 1} and list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="sees open files in /proc")

@@ -115,9 +115,8 @@ class CandidateSet:
         if trained is None or (width, height) == tuple(trained):
             return 1.0, 1.0
         if not getattr(self.denoiser, "any_size", False):
-            placed = getattr(
-                getattr(self.denoiser, "config", None), "coordinates", False
-            )  # told where a cell lies
+            # Whether it is told where in an image a cell lies.
+            placed = getattr(getattr(self.denoiser, "config", None), "coordinates", False)
             raise UsageError(
                 f"the model was trained on images of {trained[0]}x{trained[1]} pixels, so it cannot invert one of "
                 f"{width}x{height}; resize it{', or train with model.coordinates = false' if placed else ''}"
