@@ -170,13 +170,14 @@ class Evaluation:
 
         The model is called calibrated only if its confidence was fitted to enough images.
         """
+        of = f"{self.of} of {dataset}, {split}"
         if self.counts["images"] >= (FEWEST_CUT if self.windows else 1):
             keep_calibration(
                 folder, fitted, {"calibrated": {**self.counts, "dataset": dataset, "split": split}}
             )
-            return f"calibrated on {self.of}"
-        said = f"fitted to {self.of}, too few to call its confidence calibrated, which takes {FEWEST_CUT}"
-        keep_calibration(folder, fitted, {"not_calibrated": f"{said} ({dataset}, {split})"})
+            return f"calibrated on {of}"
+        said = f"fitted to {of}, fewer images than the {FEWEST_CUT} that calibrated confidence takes"
+        keep_calibration(folder, fitted, {"not_calibrated": said})
         return said
 
     def _image(self, row: int) -> int:

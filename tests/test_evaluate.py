@@ -163,7 +163,7 @@ def test_a_training_ends_with_the_calibration_of_its_model(
     known = json.loads((tmp_path / "clevr-pos" / "igm.json").read_text())
     images = known["info"]["calibrated"].pop("images")
     assert known["info"]["calibrated"] == {"windows": 16, "dataset": "objects", "split": "val"}
-    assert f"calibrated on 16 windows of {images} images (val): penalty" in said[-4]
+    assert f"calibrated on 16 windows of {images} images of objects, val: penalty" in said[-4]
     assert known["info"]["outcome"] == said[-3] and "200 steps of warm-up" in known["info"]["not_learned"]
     assert known["inference"]["typical"]["limit"] > 0
     del known["info"]["calibrated"]  # as an interruption leaves it
@@ -269,7 +269,7 @@ def test_confidence_of_few_images_is_not_called_calibrated(tmp_path: Path, count
     info, text = known["info"], card(folder, "mine")
     assert known["inference"]["penalty"] == 2.0 and f"64 windows of {count} images" in told
     if count < 5:
-        assert "calibrated" not in info and info["not_calibrated"] == f"{told} (objects, val)"
+        assert "calibrated" not in info and info["not_calibrated"] == told
         assert "It was not calibrated" in text and told in text
     else:
         assert info["calibrated"] == {"windows": 64, "images": 5, "dataset": "objects", "split": "val"}

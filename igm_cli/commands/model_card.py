@@ -185,7 +185,7 @@ def _limits(info: Mapping[str, Any], inference: Mapping[str, Any], space: Mappin
             "It does not know what is typical, so it cannot tell an image that is unlike those it was trained on."
         )
     if not info.get("calibrated"):
-        told.append("Its confidences were not checked against annotated images.")
+        told.append("Its confidences were not checked against enough annotated images.")
     if is_discriminative(info):
         told.append(
             "It was also trained to tell concepts apart, not by the denoising objective alone (`discriminative` in answers)."

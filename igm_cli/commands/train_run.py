@@ -236,7 +236,7 @@ class Training:
             self.sink.note(f"the model is not calibrated ({error}); igm evaluate --calibrate does it")
             return
         told = evaluation.keep(folder, fitted, adapter.name, split)
-        self.sink.note(f"{told} ({split}): {in_words(fitted, {})}")
+        self.sink.note(f"{told}: {in_words(fitted, {})}")
 
 
 def _saved_whole(folder: Path) -> AbstractContextManager[None]:
