@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,11 @@ WINDOW = 96
 """Side in pixels of the windows on which a model for images of any size is evaluated, or the smallest image's if less."""
 
 FEWEST = 16
-"""Minimum number of annotated images for calibration."""
+"""Minimum number of annotated images, or windows of them, for calibration."""
+
+FEWEST_CUT = 5
+"""Minimum number of images that these windows are of: of fewer, each has a quarter or more of all the say, so that one odd
+image decides how sure the model is of others."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Judged:
     count: int  # number of annotated concepts whose place is within the image
     right: Tensor  # which found concepts are right, and which of the F values of each, [K,1+F]
     area: float  # the image's area relative to that of the training images
+    image: int  # number of the image, or of that which a window is of
 
     @property
     def hits(self) -> int:
@@ -86,13 +91,17 @@ class Evaluation:
             self.windows = CropSamples(data, model.parser, (side, side), cut, 0, progress, note)
         self.count = len(data) if limit is None else limit if self.windows else min(limit, len(data))
 
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """How many images are looked at, and how many windows of them if the model sees windows."""
+        if not self.windows:
+            return {"images": self.count}
+        return {"windows": self.count, "images": len({self._image(row) for row in range(self.count)})}
+
     @property
     def of(self) -> str:
         """What is looked at, in words: ``16 images``, or ``16 windows of 3 images``."""
-        if not self.windows:
-            return counted(self.count, "image")
-        images = {self.windows.crop(row).row for row in range(self.count)}
-        return f"{counted(self.count, 'window')} of {counted(len(images), 'image')}"
+        return " of ".join(counted(number, name.removesuffix("s")) for name, number in self.counts.items())
 
     def judge(self, given: Mapping[str, Any], progress: Progress | None = None) -> list[Judged]:
         """Inverts and judges all images; inversion settings not ``given`` are the model's own."""
@@ -111,7 +120,7 @@ class Evaluation:
                 if self.windows:  # annotations beyond a window's border do not count
                     area = math.prod(seen.shape[-2:]) / math.prod(self.model.image_size)
                     count = len(_shown(truth))
-                judged.append(Judged(row, found, count, right, area))
+                judged.append(Judged(row, found, count, right, area, self._image(row)))
             tell("evaluating", len(judged), self.count)
         return judged
 
@@ -155,6 +164,25 @@ class Evaluation:
         chosen["typical"] = fitted([known.features for known, _ in evidence], settings.low, settings.high)
         chosen.pop("seed", None)  # of this call
         return chosen
+
+    def keep(self, folder: Path, fitted: dict[str, Any], dataset: str, split: str) -> str:
+        """Writes fitted settings into the model's description, with what they were fitted to; returns that in words.
+
+        The model is called calibrated only if its confidence was fitted to enough images.
+        """
+        of = f"{self.of} of {dataset}, {split}"
+        if self.counts["images"] >= (FEWEST_CUT if self.windows else 1):
+            keep_calibration(
+                folder, fitted, {"calibrated": {**self.counts, "dataset": dataset, "split": split}}
+            )
+            return f"calibrated on {of}"
+        said = f"fitted to {of}, fewer images than the {FEWEST_CUT} that calibrated confidence takes"
+        keep_calibration(folder, fitted, {"not_calibrated": said})
+        return said
+
+    def _image(self, row: int) -> int:
+        """Returns the number of the image that a window, or an image, is of."""
+        return int(self.windows.crop(row).row) if self.windows else row
 
     def _window(self) -> int:
         """Returns the windows' side: as large as the images allow up to WINDOW, no smaller than the model's own images."""
@@ -232,16 +260,10 @@ def found_right(
 
 def keep_calibration(folder: Path, fitted: dict[str, Any], about: dict[str, Any]) -> None:
     """Writes fitted settings into a model's description, with ``about``: what they were fitted to, or why they were not."""
-    from igm_cli.core.checkpoint import DESCRIPTION
-    from igm_cli.core.files import read_json, write_json
+    from igm_cli.core.checkpoint import add_to_description
 
-    known = read_json(folder / DESCRIPTION)
     plain = {key: asdict(value) if key == "typical" else value for key, value in fitted.items()}
-    before = dict(known.get("info", {}))
-    for told in ("calibrated", "not_calibrated"):
-        before.pop(told, None)
-    inference, info = {**known.get("inference", {}), **plain}, {**before, **about}
-    write_json(folder / DESCRIPTION, {**known, "inference": inference, "info": info})
+    add_to_description(folder, {"calibrated": None, "not_calibrated": None, **about}, plain)
 
 
 def numbers(fitted: Mapping[str, Any]) -> dict[str, float]:

@@ -24,7 +24,7 @@ from igm_cli.app import main
 from igm_cli.benchmarks.baselines.fit import Budget, Fitted, TrainingData
 from igm_cli.benchmarks.baselines.slot_attention import SlotAttentionSet
 from igm_cli.benchmarks.frame import CheckpointBench, option_identity, timed
-from igm_cli.benchmarks.intervals import mean, rate, ratio
+from igm_cli.benchmarks.intervals import clustered_rate, mean, rate, ratio
 from igm_cli.benchmarks.report import calibration_rows, percent
 from igm_cli.benchmarks.scores import Paired
 from igm_cli.benchmarks.suite import Infos, Method, Record, Report, Request, Row, find_suite
@@ -243,7 +243,7 @@ def test_baselines_that_saw_other_images_are_others(tmp_path: Path) -> None:
 def test_percentages_have_one_form() -> None:
     held = {"values": 4, "confidence": 0.95, "accuracy": 1.0, "error": 0.05}
     assert calibration_rows({"all": {"igm": held}}) == [["all", "igm", "4", "95.0 %", "100.0 %", "5.0 %"]]
-    assert percent(rate([1], [2])).startswith("50.0 % [")
+    assert percent(rate([1, 0], [1, 1])).startswith("50.0 % [")
 
 
 def test_seconds_include_the_work_started_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,13 +257,14 @@ def test_seconds_include_the_work_started_on_the_device(monkeypatch: pytest.Monk
 # Estimates
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 5)), min_size=1, max_size=20))
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 5)), min_size=2, max_size=20))
 def test_intervals_hold_their_rate(pairs: list[tuple[int, int]]) -> None:
     trials = [n for _, n in pairs]
     hits = [min(hits, n) for hits, n in pairs]
-    for estimate in (rate(hits, trials), ratio(hits, trials)) if len(pairs) > 1 else (rate(hits, trials),):
+    for estimate in (rate(hits, trials), ratio(hits, trials), clustered_rate(hits, trials)):
         assert 0 <= estimate.low <= estimate.value + 1e-9
         assert estimate.value - 1e-9 <= estimate.high <= 1
+    assert clustered_rate(hits, trials).high > clustered_rate(hits, trials).low
     if sum(hits) in (0, sum(trials)):
         assert rate(hits, trials).high > rate(hits, trials).low
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import datasets
 import jsonschema
 import pytest
 import torch
@@ -23,6 +24,7 @@ from test_cli import one_sentence, schema
 
 from igm_cli import load, output
 from igm_cli.commands.evaluate import figures_of
+from igm_cli.commands.model_card import card
 from igm_cli.evaluation import Evaluation, Judged, found_right
 from igm_cli.plugins.labels.parser import Labels
 from igm_cli.plugins.object_concepts import ObjectConcepts
@@ -156,12 +158,13 @@ def test_a_training_ends_with_the_calibration_of_its_model(
     done = here(*call, *CPU)
     assert done.code == 0
     said = done.err.splitlines()
-    assert (
-        "calibrated on 16 windows of " in said[-4] and " of val: penalty" in said[-4]
-    )  # the model here, not the bundled one of that name
+    # the model here, not the bundled one of that name
     assert said[-1] == "done; use it with: igm invert IMAGE --model ./clevr-pos"
     known = json.loads((tmp_path / "clevr-pos" / "igm.json").read_text())
-    assert known["info"]["calibrated"] == {"images": 16, "dataset": "objects", "split": "val"}
+    images = known["info"]["calibrated"].pop("images")
+    assert known["info"]["calibrated"] == {"windows": 16, "dataset": "objects", "split": "val"}
+    assert f"calibrated on 16 windows of {images} images of objects, val: penalty" in said[-4]
+    assert known["info"]["outcome"] == said[-3] and "200 steps of warm-up" in known["info"]["not_learned"]
     assert known["inference"]["typical"]["limit"] > 0
     del known["info"]["calibrated"]  # as an interruption leaves it
     (tmp_path / "clevr-pos" / "igm.json").write_text(json.dumps(known))
@@ -205,7 +208,7 @@ def test_a_model_of_latents_has_pictures_of_its_images(tiny_model: Path) -> None
     )
     model.encode = lambda image, views: torch.zeros(views, 4, 8, 8)
     data: Any = [{"image": Image.new("RGB", (32, 32), (90, 9, 9)), "objects": []}]
-    judged: Any = Judged(0, found, 0, torch.ones(1, 1), 1.0)  # type: ignore[arg-type]
+    judged: Any = Judged(0, found, 0, torch.ones(1, 1), 1.0, 0)  # type: ignore[arg-type]
     annotated, answered = Evaluation(model, data).pictures(judged)
     assert annotated.convert("RGB").getpixel((3, 3)) == pytest.approx((90, 9, 9), abs=2)
     assert annotated.size == answered.size and annotated.tobytes() != answered.tobytes()
@@ -223,16 +226,61 @@ def test_what_is_cut_off_is_said_once(tiny_model: Path) -> None:
 
 def test_a_method_without_confidence_has_no_calibration_error() -> None:
     found: Any = SimpleNamespace(confidence=torch.tensor([math.nan]), typicality=math.nan, values=None)
-    judged = Judged(0, found, 1, torch.ones(1, 1, dtype=torch.bool), 1.0)
+    judged = Judged(0, found, 1, torch.ones(1, 1, dtype=torch.bool), 1.0, 0)
     figures, errors = figures_of([judged], Positions().space)
     assert errors == {} and figures["all right"].value == 1
+
+
+def judged_windows(*images: int) -> list[Judged]:
+    """Returns a window of each of the images, with two concepts; those of image 0 are wrong."""
+    found: Any = SimpleNamespace(confidence=torch.ones(2), typicality=0.9, values=None)
+    return [
+        Judged(row, found, 2, torch.full((2, 1), image > 0), 1.0, image) for row, image in enumerate(images)
+    ]
+
+
+def test_intervals_are_over_images() -> None:
+    space = Positions().space
+    alone, cut = (
+        figures_of(judged_windows(*images), space)[0] for images in ([0, *range(1, 16)], [0, 1, 2] * 5)
+    )
+    few = {name: e.high - e.low for name, e in cut.items()}
+    assert list(few) == ["true of those found", "found of those true", "all right", "number exact", "typical"]
+    assert all(width > 0.5 > alone[name].high - alone[name].low for name, width in few.items())
+    assert cut["all right"].value == pytest.approx(2 / 3)
+    one = figures_of(judged_windows(1, 1, 1), space)[0]
+    assert all(e.value == 1 and math.isnan(e.low) for e in one.values())
+
+
+@pytest.mark.parametrize("count", [4, 5])
+def test_confidence_of_few_images_is_not_called_calibrated(tmp_path: Path, count: int) -> None:
+    folder = write_positions(tmp_path / "model", (32, 32), 0.5)
+    image = Image.new("RGB", (64, 64))
+    data: Any = datasets.Dataset.from_dict(
+        {"image": [image] * count, "objects": [[]] * count},
+        datasets.Features(
+            {"image": datasets.Image(), "objects": [{"pixel_coords": [datasets.Value("float32")]}]}
+        ),
+    )
+    evaluation = Evaluation(load(folder, device="cpu"), data, 64)
+    for _ in range(2):  # the second replaces the first
+        told = evaluation.keep(folder, {"penalty": 2.0}, "objects", "val")
+    known = json.loads((folder / "igm.json").read_text())
+    info, text = known["info"], card(folder, "mine")
+    assert known["inference"]["penalty"] == 2.0 and f"64 windows of {count} images" in told
+    if count < 5:
+        assert "calibrated" not in info and info["not_calibrated"] == told
+        assert "It was not calibrated" in text and told in text
+    else:
+        assert info["calibrated"] == {"windows": 64, "images": 5, "dataset": "objects", "split": "val"}
+        assert re.search(r"\| windows +\| +64 +\|\n\| images +\| +5 +\|", text)
 
 
 def test_one_image_is_one_image(tiny_model: Path, annotated: Path, here: Here) -> None:
     data = ("--dataset", "objects", "--data-root", annotated, "--split", "train", "--limit", 1)
     done = here("evaluate", *CPU, "--model", tiny_model, *data)
     assert done.code == 0
-    assert " on 1 image of objects, train" in done.out
+    assert " on 1 image of objects, train" in done.out and "one image gives none" in done.out
 
 
 def test_another_dataset_that_reads_the_folder_is_named(annotated: Path, tmp_path: Path, here: Here) -> None:

@@ -115,6 +115,9 @@ def test_what_factors_leave_out_and_what_they_lack_is_said() -> None:
         "RED 3 and red 20 (in all splits) are different values of label; write them alike if they are one",
         "no object for training has label=white, stage=new, which cannot be learned",
     ]
+    *_, single = ObjectConcepts().advise([every[1], *every], {}).reasons
+    assert single.startswith("a single object for training has label=white, stage=new, which is hardly learned")
+    assert "--set data.labels=" in single
     options = {"factors": "label=RED|red|pink"}
     advice = ObjectConcepts().configured(options).advise(every, options)
     assert advice.reasons == ["no object for training has label=pink, which cannot be learned"]
@@ -123,7 +126,7 @@ def test_what_factors_leave_out_and_what_they_lack_is_said() -> None:
 def test_yes_and_no_are_seen_however_they_are_written() -> None:
     told = [thing(5, 5, attributes={"broken": "1"}), thing(9, 9, attributes={"broken": "0"})]
     options = {"factors": "broken"}
-    data = datasets.Dataset.from_dict({"objects": [told]})
+    data = datasets.Dataset.from_dict({"objects": [told, told]})
     assert not ObjectConcepts().configured(options).advise([data], options).reasons
 
 

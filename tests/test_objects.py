@@ -419,20 +419,25 @@ def test_what_is_amiss_is_told(root: Path) -> None:
         "y.json: cannot be read, its images are left out",
         "x.json: it has annotations of image 77, which it does not list (and 1 more like it)",
         "images/d.png: it has no annotation, and is left out",
-        "images/b.png: its annotation names no object",
         "x.json: category 99 has no name, and its number is the label",
+        "images/b.png: its annotation names no object",
         "images/a.png: 1 object of 5 has no area, left out",
         "images/a.png: 1 object of 5 has a centre outside its 80×40 pixels, left out",
         "images/a.png: 1 object of 5 has an equal, left out",
     ]
-    assert len(notes) == len(expected) + 1
+    assert len(notes) == len(expected) + 2
     for note, wanted in zip(notes, expected, strict=False):
         assert note.startswith(wanted) and "\n" not in note
-    assert notes[-1].endswith(
-        "2 annotations that cannot be read, 2 annotations of images that are not there, 1 image without annotation, "
-        "1 image annotated as empty, 1 object of classes without a name, 1 object without an area, "
-        "1 object outside of the image, 1 object annotated more than once"
+    amiss = (
+        f"amiss in all of {root.name}: 2 annotations that cannot be read, 2 annotations of images that are not there, "
+        "1 image without annotation, 1 object of classes without a name"
     )
+    assert notes[-2:] == [
+        amiss,
+        f"amiss in the split train of {root.name}: 1 image annotated as empty, 1 object without an area, "
+        "1 object outside of the image, 1 object annotated more than once",
+    ]
+    assert amiss in read(root, "val", shares="0/1/0")[1]  # the same, so that a training says it once
 
 
 def test_the_first_files_are_named_and_the_rest_counted(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -233,7 +234,9 @@ def test_cards_say_what_igm_json_says(name: str) -> None:
     head = head_of(text)
     assert head["license"] in LICENCES and f"igm-{known['concepts']}" in head["tags"]
     assert f"--model hf:user/{name}" in text and known["info"]["licence"] in text
-    assert str(known["info"]["calibrated"]["images"]) in text and "typicality" in text
+    images = known["info"]["calibrated"]["images"]  # of windows, where igm did not count their images
+    counted = "windows" if known.get("scale") else "images"
+    assert re.search(rf"\| {counted} +\| +{images} +\|", text) and "typicality" in text
     factors = known["space"].get("factors") or known["space"].get("what", {}).get("factors") or {}
     assert all(value in text for values in factors.values() for value in values)
 
@@ -244,6 +247,21 @@ def test_a_card_says_why_a_model_is_not_calibrated(tiny_model: Path, tmp_path: P
     text = card(tmp_path, "runs/mine/")
     assert "\n# mine\n" in text
     assert "not_calibrated" not in text and r"too few \| images" in text.partition("## Data and training")[0]
+
+
+def test_a_model_that_did_not_learn_says_so(call: Here, tiny_model: Path) -> None:
+    shutil.copytree(tiny_model, "mine")
+    known = json.loads((tiny_model / "igm.json").read_text())
+    known["info"] |= {"outcome": "the loss stays at 0.5000", "not_learned": "it did not learn"}
+    Path("mine/igm.json").write_text(json.dumps(known))
+    code, _, err = call("push", "mine", "user/mine", "--dry-run", "--json")
+    assert code == 0 and one_sentence(err).endswith("its igm.json says that it did not learn")
+    for text in (call("models", "./mine")[1], Path("push/mine/README.md").read_text()):
+        assert (
+            "the loss stays at 0.5000" in text
+            and "It hardly learned anything" in text.partition("## Limits")[2]
+        )
+    assert "learned" not in call("models", tiny_model)[1]
 
 
 def test_a_card_holds_what_would_be_markup(tiny_model: Path, tmp_path: Path) -> None:

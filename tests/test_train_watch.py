@@ -35,17 +35,21 @@ def curve(*losses: float, **validated: float) -> list[dict[str, float]]:
         (curve(0.5, 0.4, 0.3, 0.2, 0.1), "from 0.5000 to 0.1000", "still falling"),
         (curve(0.3, 0.3, 0.4, 0.4, 0.4), "rose from 0.3000 to 0.4000", "did not learn"),
         (curve(0.4, 0.4, 0.4, 0.4, 0.40001), "stays at 0.4000", "did not learn"),
+        (curve(0.4, 0.4, 0.5, right=0.9, k_exact=0.9), "rose from", "it went well"),  # it knew before
+        (curve(0.4), "the loss is 0.4", "smaller log_every"),
         ([], "nothing was logged", "log_every"),
     ],
 )
 def test_how_it_went(metrics, said, advice):
-    told, advised = how_it_went(metrics, 50)
-    assert said in told and advice in advised
+    went = how_it_went(metrics, 50)
+    assert said in went.said and advice in went.advice
+    assert went.not_learned == ("it did not learn" if "did not learn" in advice else None)
 
 
 def test_a_training_that_ended_in_its_warm_up_is_to_be_longer():
-    told, advised = how_it_went(curve(0.4), 60, 200)
-    assert told == "the loss is 0.4000" and "within its 200 steps of warm-up" in advised
+    went = how_it_went(curve(0.4), 60, 200)
+    assert went.said == "the loss is 0.4000" and "within its 200 steps of warm-up" in went.advice
+    assert went.not_learned and went.advice.startswith(went.not_learned)
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
-from scipy.stats import binomtest
+from scipy.stats import t as student
 from torch import Tensor
 
 RESAMPLES = 2000
-LEVEL = 0.950004209703559  # of Wilson's intervals: z = 1.96, as in the papers' tables
+Z = 1.96  # of Wilson's intervals, as in the papers' tables
 
 
 class Estimate(NamedTuple):
@@ -72,11 +72,31 @@ def mean(numbers: Iterable[float]) -> Estimate:
 def rate(hits: Sequence[float], trials: Sequence[float]) -> Estimate:
     """Returns the proportion of trials that are hits, both counted per image, with its bootstrap interval.
 
-    If all or none are hits, or there is only one image, resamples do not differ, so the interval is Wilson's.
+    If all or none are hits, resamples do not differ, so the interval is Wilson's.  One image has no interval.
     """
-    if len(hits) < 2 or sum(hits) in (0, sum(trials)):
+    if len(hits) != 1 and sum(hits) in (0, sum(trials)):
         return _wilson(sum(hits), sum(trials))
     return ratio(hits, trials)
+
+
+def clustered_rate(hits: Sequence[float], trials: Sequence[float]) -> Estimate:
+    """Returns the proportion of trials that are hits, both counted per image, for few images or windows of the same ones.
+
+    The interval is that of Korn & Graubard 1998 for clustered samples: Wilson's for as many independent trials as have the
+    variance over images, which is widened by Student's t because few images tell little of it; a bootstrap of three images
+    would be too narrow.  If all or none are hits, every image counts as one trial.
+    """
+    pairs = [(float(h), float(t)) for h, t in zip(hits, trials, strict=True) if t]
+    count, every = len(pairs), sum(t for _, t in pairs)
+    if count < 2:
+        return rate([h for h, _ in pairs], [t for _, t in pairs])
+    share = sum(h for h, _ in pairs) / every
+    if share in (0, 1):
+        return _wilson(share * count, count)
+    variance = count / (count - 1) * sum((h - share * t) ** 2 for h, t in pairs) / every**2
+    independent = min(every, share * (1 - share) / variance) if variance else every
+    effective = independent * (Z / float(student.ppf(0.975, count - 1))) ** 2
+    return _wilson(share * effective, effective)
 
 
 def proportion(hits: Sequence[bool]) -> Estimate:
@@ -87,5 +107,10 @@ def proportion(hits: Sequence[bool]) -> Estimate:
 def _wilson(hits: float, trials: float) -> Estimate:
     if not trials:
         return UNKNOWN
-    interval = binomtest(int(hits), max(1, int(trials))).proportion_ci(LEVEL, method="wilson")
-    return Estimate(hits / trials, float(interval.low), float(interval.high))
+    share = hits / trials
+    middle, half = (
+        share + Z**2 / (2 * trials),
+        Z * math.sqrt(share * (1 - share) / trials + (Z / trials) ** 2 / 4),
+    )
+    low, high = ((middle + side * half) / (1 + Z**2 / trials) for side in (-1, 1))
+    return Estimate(share, max(0.0, low), min(1.0, high))

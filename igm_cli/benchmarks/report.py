@@ -24,10 +24,11 @@ _WRONG, _RIGHT = (200, 40, 40), (255, 255, 255)
 
 
 def percent(e: Estimate) -> str:
-    """Returns a proportion and its interval as a cell; a dash if there were no trials."""
+    """Returns a proportion and its interval, if it has one, as a cell; a dash if there were no trials."""
     if math.isnan(e.value):
         return "–"
-    return f"{share(e.value)} [{100 * e.low:.1f}, {100 * e.high:.1f}]"
+    ends = "" if math.isnan(e.low) else f" [{100 * e.low:.1f}, {100 * e.high:.1f}]"
+    return f"{share(e.value)}{ends}"
 
 
 def share(value: float, digits: int = 1) -> str:

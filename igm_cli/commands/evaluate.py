@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from igm_cli.benchmarks.suite import PictureGrid
     from igm_cli.core.concepts import ConceptSpace
     from igm_cli.evaluation import Evaluation, Judged
-    from igm_cli.open_model import OpenModel
 
 WORST = 12
 """Images that --worst draws."""
@@ -81,7 +80,7 @@ def evaluate(
     from igm_cli.commands.drawings import require_picture, save_picture
     from igm_cli.commands.exports import Export, is_own_table
     from igm_cli.commands.figures import draw
-    from igm_cli.evaluation import Evaluation, in_words, keep_calibration, numbers
+    from igm_cli.evaluation import Evaluation, in_words, numbers
     from igm_cli.plugins import registry
     from igm_cli.plugins.base import noted, validation_split
 
@@ -118,10 +117,8 @@ def evaluate(
         evaluation = Evaluation(opened, data, limit, progress, sink.note)
         if calibrate:
             fitted = evaluation.calibrated(progress, given)
-            about = {"images": evaluation.count, "dataset": name, "split": chosen}
-            keep_calibration(folder, fitted, {"calibrated": about})
-            told = in_words(fitted, opened.inference)
-            sink.note(f"igm: {folder} is calibrated on {evaluation.of}: {told}")
+            told = evaluation.keep(folder, fitted, name, chosen)
+            sink.note(f"igm: {folder} is {told}: {in_words(fitted, opened.inference)}")
             opened.inference = {**opened.inference, **fitted}
         judged = evaluation.judge(given, progress)
     ranked = sorted(judged, key=lambda each: -each.mistakes)
@@ -130,7 +127,7 @@ def evaluate(
     if worst:
         mistaken = [each for each in ranked[:WORST] if each.mistakes] or ranked[:1]
         save_picture(draw(worst_images(evaluation, mistaken)), worst)
-    show(judged, opened, evaluation.of, {"dataset": name, "split": chosen}, numbers(fitted), sink)
+    show(judged, evaluation, {"dataset": name, "split": chosen}, numbers(fitted), sink)
     for path in filter(None, (worst, csv)):
         sink.say(f"wrote {path}")
 
@@ -165,24 +162,28 @@ def readers(root: Path, name: str, concepts: str) -> list[str]:
 
 def show(
     judged: Sequence[Judged],
-    model: OpenModel,
-    of: str,
+    evaluation: Evaluation,
     about: dict[str, str],
     fitted: dict[str, float],
     sink: Output,
 ) -> None:
     """Shows the figures of a model; ``about`` names the dataset and the split, and ``fitted`` are new settings."""
+    model = evaluation.model
     figures, errors = figures_of(judged, model.parser.space)
-    record = {"schema": "igm.evaluate/1", "model": model.name, **about, "images": len(judged)}
+    record = {"schema": "igm.evaluate/1", "model": model.name, **about, **evaluation.counts}
     record["figures"] = {key.replace(" ", "_"): e._asdict() for key, e in figures.items()}
     record["calibration_error"] = {key.replace(" ", "_"): value for key, value in errors.items()}
     if fitted:
         record["fitted"] = fitted
     sink.result({**record, "seconds": sum(each.found.seconds for each in judged) / len(judged)})
-    rows = [(key, f"{e.value:.1%}", f"{e.low:.1%} to {e.high:.1%}") for key, e in figures.items()]
+    rows = [(key, f"{e.value:.1%}", _interval(e)) for key, e in figures.items()]
     rows += [(f"calibration error, {key}", f"{value:.1%}", "") for key, value in errors.items()]
-    title = f"{model.name} on {of} of {about['dataset']}, {about['split']}"
+    title = f"{model.name} on {evaluation.of} of {about['dataset']}, {about['split']}"
     sink.table(title, ("figure", "", "95 % interval"), rows)
+
+
+def _interval(e: Estimate) -> str:
+    return f"{e.low:.1%} to {e.high:.1%}" if e.low == e.low else "one image gives none"
 
 
 def images_csv(evaluation: Evaluation, judged: Sequence[Judged]) -> str:
@@ -213,32 +214,49 @@ def worst_images(evaluation: Evaluation, judged: Sequence[Judged]) -> PictureGri
 def figures_of(judged: Sequence[Judged], space: ConceptSpace) -> tuple[dict[str, Estimate], dict[str, float]]:
     """Returns proportions with their intervals, and the expected calibration errors.
 
-    For concepts with values, these include the share of those in the right place whose value is right, per factor.
+    Intervals are over images: windows of one image are not independent of each other.  For concepts with values, figures
+    include the share of those in the right place whose value is right, per factor.
     """
     import torch
 
-    from igm_cli.benchmarks.intervals import proportion, rate
+    from igm_cli.benchmarks.intervals import clustered_rate, proportion, rate
     from igm_cli.core.calibration import expected_calibration_error
     from igm_cli.core.inference.typicality import is_untypical
+
+    images = [each.image for each in judged]
+    cut = len(set(images)) < len(images) or len(images) == 1
+
+    def by_image(numbers: Sequence[int]) -> list[int]:
+        sums = dict.fromkeys(images, 0)
+        for image, number in zip(images, numbers, strict=True):
+            sums[image] += number
+        return list(sums.values())
+
+    def over(hits: Sequence[int], trials: Sequence[int]) -> Estimate:
+        return clustered_rate(by_image(hits), by_image(trials)) if cut else rate(hits, trials)
+
+    def share(hits: Sequence[bool | None]) -> Estimate:  # None is unknown
+        known = [hit for hit in hits if hit is not None]
+        return over([hit or 0 for hit in hits], [hit is not None for hit in hits]) if cut else proportion(known)
 
     found, true = [len(each.right) for each in judged], [each.count for each in judged]
     hits = [each.hits for each in judged]
     figures = {
-        "true of those found": rate(hits, found),
-        "found of those true": rate(hits, true),
-        "all right": proportion([h == f == t for h, f, t in zip(hits, found, true, strict=True)]),
+        "true of those found": over(hits, found),
+        "found of those true": over(hits, true),
+        "all right": share([h == f == t for h, f, t in zip(hits, found, true, strict=True)]),
     }
     if factors := getattr(getattr(space, "what", None), "factors", ()):
         placed = [int(each.right[:, 0].sum()) for each in judged]
-        figures["place right of those found"] = rate(placed, found)
+        figures["place right of those found"] = over(placed, found)
         for place, factor in enumerate(factors, 1):
             so = [int(each.right[:, place].sum()) for each in judged]
-            figures[f"{factor} right of those in place"] = rate(so, placed)
+            figures[f"{factor} right of those in place"] = over(so, placed)
     if space.countable:
-        figures["number exact"] = proportion([f == t for f, t in zip(found, true, strict=True)])
-    if known := [value for each in judged if (value := each.found.typicality) == value]:
-        figures["typical"] = proportion([not is_untypical(value) for value in known])
-    figures = {name: e for name, e in figures.items() if not math.isnan(e.value)}  # nan of nothing found
+        figures["number exact"] = share([f == t for f, t in zip(found, true, strict=True)])
+    seen = [each.found.typicality for each in judged]
+    figures["typical"] = share([None if math.isnan(value) else not is_untypical(value) for value in seen])
+    figures = {name: e for name, e in figures.items() if not math.isnan(e.value)}  # nan of nothing
     values = [(each.found.values, each.right) for each in judged if each.found.values is not None]
     certain = {
         "concepts": [(each.found.confidence, each.right[:, 0]) for each in judged],

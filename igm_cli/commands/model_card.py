@@ -23,6 +23,8 @@ TOLD = {
     "images": "images",
     "training": "training",
     "steps": "steps",
+    "outcome": "how training ended",
+    "not_learned": "whether it learned",
     "contrast": "weight of the contrast",
     "with": "trained with",
     "licence": "licence of data and weights",
@@ -63,7 +65,7 @@ def card(folder: Path, name: str, licence: str | None = None) -> str:
         "## What it knows",
         markdown_table(["", ""], [["concepts", concepts], *_space(known["space"]), *_images(known)]),
         "## Figures and calibration",
-        *_calibration(info, inference),
+        *_calibration(info, inference, cut=bool(known.get("scale"))),
         "## Data and training",
         markdown_table(["", ""], told) if told else "igm.json does not say what it was trained on.",
         "## Licence",
@@ -132,7 +134,7 @@ def _images(known: Mapping[str, Any]) -> Iterator[list[str]]:
     yield ["composition", str(known.get("composition", ""))]
 
 
-def _calibration(info: Mapping[str, Any], inference: Mapping[str, Any]) -> Iterator[str]:
+def _calibration(info: Mapping[str, Any], inference: Mapping[str, Any], cut: bool) -> Iterator[str]:
     fitted = info.get("calibrated")
     if not isinstance(fitted, Mapping):
         yield (
@@ -142,6 +144,8 @@ def _calibration(info: Mapping[str, Any], inference: Mapping[str, Any]) -> Itera
         if why := info.get("not_calibrated"):
             yield markdown_table(["why it was not"], [[str(why)]])
         return
+    if cut and "windows" not in fitted and "images" in fitted:  # before images were counted, too
+        fitted = {"windows": fitted["images"], **{key: fitted[key] for key in fitted if key != "images"}}
     rows = [[name.replace("_", " "), _value(value)] for name, value in fitted.items()]
     said = {"penalty": "what one more concept must explain (penalty)", "temperature": "temperature"}
     rows += [[text, _value(inference[name])] for name, text in said.items() if name in inference]
@@ -168,7 +172,10 @@ def _sentence(said: Any, asked: str | None) -> str:
 def _limits(info: Mapping[str, Any], inference: Mapping[str, Any], space: Mapping[str, Any]) -> str:
     from igm_cli.core.checkpoint import is_discriminative
 
-    told = ["It knows images like those it was trained on; of others its answers are guesses."]
+    told = ["It hardly learned anything (see data and training): do not rely on its answers."] * bool(
+        info.get("not_learned")
+    )
+    told += ["It knows images like those it was trained on; of others its answers are guesses."]
     if inference.get("typical") or space.get("nothing"):
         told.append(
             "Every answer says how typical the image is of what it knows (`typicality`); below 0.5, do not rely on it."
@@ -178,7 +185,7 @@ def _limits(info: Mapping[str, Any], inference: Mapping[str, Any], space: Mappin
             "It does not know what is typical, so it cannot tell an image that is unlike those it was trained on."
         )
     if not info.get("calibrated"):
-        told.append("Its confidences were not checked against annotated images.")
+        told.append("Its confidences were not checked against enough annotated images.")
     if is_discriminative(info):
         told.append(
             "It was also trained to tell concepts apart, not by the denoising objective alone (`discriminative` in answers)."

@@ -9,7 +9,7 @@ import typer
 
 from igm_cli.bundled import find_folder, is_pipeline
 from igm_cli.commands import options as o
-from igm_cli.core.files import HUB, home_expanded, write_atomically
+from igm_cli.core.files import HUB, home_expanded, read_json, write_atomically
 from igm_cli.errors import IgmError, InputError, MissingError, UsageError
 from igm_cli.output import Output
 
@@ -59,6 +59,8 @@ def push(
     files = files_of(folder)
     text = model_card.card(folder, f"{HUB}{name}", licence) if card is None else o.read_text(card)
     load(folder, device="cpu")  # refuses to share a model that cannot be opened
+    if why := (read_json(folder / "igm.json").get("info") or {}).get("not_learned"):
+        sink.warn(f"{model} is hardly of use to others: of its training its igm.json says that {why}")
     sizes = {path: file.stat().st_size for path, file in files.items()} | {CARD: len(text.encode())}
     written = None
     if dry_run:

@@ -47,10 +47,12 @@ class EvaluationRecord(Closed):
     model: str
     dataset: str
     split: str
-    images: OneOrMore = Field(description="Of large images, windows of them.")
+    images: OneOrMore
+    windows: OneOrMore | None = Field(None, description="Of these images, by a model of images of any size.")
     figures: dict[str, Interval] = Field(
         description="true_of_those_found, found_of_those_true, all_right, number_exact, typical; of points with values "
-        "place_right_of_those_found, and FACTOR_right_of_those_in_place of every factor.  Proportions of nothing are left out."
+        "place_right_of_those_found, and FACTOR_right_of_those_in_place of every factor.  Proportions of nothing are left out.  "
+        "Intervals are over images; low and high of one image are null."
     )
     calibration_error: dict[str, Amount] = Field(
         description="Expected calibration error of the confidences of concepts, and of values of those that are there."
@@ -59,7 +61,7 @@ class EvaluationRecord(Closed):
         None,
         description="With --calibrate: penalty, temperature and value_temperature, as stored with the model.",
     )
-    seconds: Amount = Field(description="For an image, on average.")
+    seconds: Amount = Field(description="For an image or window, on average.")
 
 
 class ModelRecord(Closed):
@@ -72,7 +74,7 @@ class ModelRecord(Closed):
     )
     concepts: str = Field(description="Name of the concept parser; empty if it has a problem.")
     size_mb: Amount = Field(description="Of the files of weights.")
-    calibrated: bool = Field(description="Whether its confidences were fitted to annotated images.")
+    calibrated: bool = Field(description="Whether its confidences were fitted to enough annotated images.")
     card: bool = Field(description="Whether there is a model card in its folder.")
     path: str
     problem: str

@@ -20,7 +20,7 @@ from igm_cli.commands.train_data import TrainingData, draw_samples
 from igm_cli.commands.train_preset import Recipe, data_parts, model_spec
 from igm_cli.commands.train_validation import COUNT, Validation
 from igm_cli.commands.train_watch import Watch, draw_curves, how_it_went
-from igm_cli.core.checkpoint import TEXT_TO_IMAGE, read_spec
+from igm_cli.core.checkpoint import TEXT_TO_IMAGE, add_to_description, read_spec
 from igm_cli.core.device import has_bf16, keep_freed_memory, training_precision
 from igm_cli.core.training.batches import Samples
 from igm_cli.core.training.objectives import Companion
@@ -127,10 +127,11 @@ class Training:
         if not main:
             return
         with _saved_whole(output):
+            went = how_it_went(self.record.metrics(), steps, self.config.warmup)
+            add_to_description(output, {"outcome": went.said, "not_learned": went.not_learned})
             self._calibrate()
-            said, advised = how_it_went(self.record.metrics(), steps, self.config.warmup)
-            self.sink.note(said)
-            self.sink.note(f"{advised}; {draw_curves(self.record.metrics(), output)}")
+            self.sink.note(went.said)
+            self.sink.note(f"{went.advice}; {draw_curves(self.record.metrics(), output)}")
         self.sink.note(f"done; use it with: {self.use}")
 
     def _train(self) -> int | None:
@@ -234,9 +235,8 @@ class Training:
             keep_calibration(folder, {}, {"not_calibrated": str(error)})
             self.sink.note(f"the model is not calibrated ({error}); igm evaluate --calibrate does it")
             return
-        about = {"images": evaluation.count, "dataset": adapter.name, "split": split}
-        keep_calibration(folder, fitted, {"calibrated": about})
-        self.sink.note(f"calibrated on {evaluation.of} of {split}: {in_words(fitted, {})}")
+        told = evaluation.keep(folder, fitted, adapter.name, split)
+        self.sink.note(f"{told}: {in_words(fitted, {})}")
 
 
 def _saved_whole(folder: Path) -> AbstractContextManager[None]:

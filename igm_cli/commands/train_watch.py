@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from igm_cli.benchmarks.suite import Curve, Plot
 from igm_cli.commands.drawings import save_picture, sheet
@@ -36,13 +37,21 @@ class Watch:
         self.bar(f"training: {', '.join(parts)}" if parts else "training", step, self.steps)
 
 
-def how_it_went(metrics: Sequence[Mapping[str, float]], steps: int, warmup: int = 0) -> tuple[str, str]:
+class Outcome(NamedTuple):
+    """How a training went."""
+
+    said: str  # how loss and validation developed
+    advice: str
+    not_learned: str | None = None  # a clause that says so, if little or nothing was learned
+
+
+def how_it_went(metrics: Sequence[Mapping[str, float]], steps: int, warmup: int = 0) -> Outcome:
     """Returns how loss and validation developed, by the lines of metrics.jsonl, and advice about it."""
     losses = [line["loss"] for line in metrics if "loss" in line]
     names = ("right", "place_right", "k_exact")
     found, placed, counted = (_last(metrics, f"validation/{name}") for name in names)
     if not losses:
-        return "nothing was logged of it", "smaller log_every logs more"
+        return Outcome("nothing was logged of it", "smaller log_every logs more")
     fifth = max(1, len(losses) // 5)
     first, before, last = (
         sum(part) / len(part)
@@ -60,13 +69,16 @@ def how_it_went(metrics: Sequence[Mapping[str, float]], steps: int, warmup: int 
     if counted is not None:
         said += f", and the number is right for {counted:.0%}"
     if steps <= warmup and last >= first:
-        advice = (
-            f"it ended within its {warmup} steps of warm-up, in which little is learned; train for more --steps"
-        )
-    elif last >= first:
-        advice = (
-            "it did not learn: check the annotations (--dry-run draws them), then try another learning_rate"
-        )
+        why = f"it ended within its {warmup} steps of warm-up, in which little is learned"
+        return Outcome(said, f"{why}; train for more --steps", why)
+    if len(losses) == 1:
+        advice = "one line of a log does not say whether it learned; smaller log_every logs more"
+    elif (
+        last >= first and max(found or 0, placed or 0) < 0.5
+    ):  # a model that knew it all before has nothing to learn
+        why = "it did not learn"
+        way_out = "check the annotations (--dry-run draws them), then try another learning_rate"
+        return Outcome(said, f"{why}: {way_out}", why)
     elif placed is not None and found is not None and placed >= 0.5 > found:
         advice = (
             f"places are learned sooner than values: continue with --steps {2 * steps}; train.mixed and train.contrast help "
@@ -82,7 +94,7 @@ def how_it_went(metrics: Sequence[Mapping[str, float]], steps: int, warmup: int 
         advice = "objects are found but counted badly: igm evaluate --calibrate on more images may mend that"
     else:
         advice = "it went well"
-    return said, advice
+    return Outcome(said, advice)
 
 
 def _last(metrics: Sequence[Mapping[str, float]], name: str) -> float | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import torch
@@ -124,6 +125,16 @@ def write_description(folder: Path, spec: ModelSpec) -> None:
     names = ("concepts", "concept_options", "space", "composition", "image_size", "inference", "info")
     scale = {"scale": spec.scale, "margin": spec.margin} if spec.scale else {}
     write_json(folder / DESCRIPTION, {"format": FORMAT} | {name: getattr(spec, name) for name in names} | scale)
+
+
+def add_to_description(
+    folder: Path, info: Mapping[str, Any], inference: Mapping[str, Any] = MappingProxyType({})
+) -> None:
+    """Adds to what igm.json says of a model's provenance and settings; None in ``info`` removes an entry."""
+    known = read_json(folder / DESCRIPTION)
+    told = {key: value for key, value in {**known.get("info", {}), **info}.items() if value is not None}
+    settings = {**known.get("inference", {}), **inference}
+    write_json(folder / DESCRIPTION, {**known, "inference": settings, "info": told})
 
 
 def read_spec(folder: Path) -> ModelSpec:

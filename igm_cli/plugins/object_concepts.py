@@ -65,7 +65,7 @@ class ObjectConcepts:
         every = [*train, *chain(*others)]
         silent = [factor for factor in self.space.what.factors if not any(told.get(factor) for told in every)]
         if not silent or not every:
-            return Advice({}, _unseen(self.space.what.factors, train) if every else ())
+            return Advice({}, _hardly_seen(self.space.what.factors, train) if every else ())
         if "factors" in options:
             raise InputError(
                 f"no object says its {silent[0]!r}, so that it cannot be learned; leave it out of concepts.factors, or learn "
@@ -83,7 +83,7 @@ class ObjectConcepts:
         reasons = [
             f"concepts.factors = {said}: what is said of objects",
             *_about_factors(values, found),
-            *_unseen(found, train),
+            *_hardly_seen(found, train),
         ]
         return Advice({"concepts": {"factors": said if plain else found}}, reasons)
 
@@ -282,10 +282,19 @@ def _about_factors(values: Mapping[str, Counter[str]], found: Collection[str]) -
     return sentences
 
 
-def _unseen(factors: Mapping[str, Sequence[str]], train: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Returns a sentence about values of factors that no training object has; none if all are seen."""
-    missing: list[str] = []
+def _hardly_seen(factors: Mapping[str, Sequence[str]], train: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns sentences about values of factors that no training object has, or a single one; none if all have more."""
+    rare: tuple[list[str], list[str]] = [], []  # by how many objects have them
     for name, values in factors.items():
-        seen = {value_name(told.get(name), values) for told in train}
-        missing += [f"{name}={value}" for value in values if value not in seen]
-    return [f"no object for training has {some(missing, MOST)}, which cannot be learned"] if missing else []
+        seen = Counter(value_name(told.get(name), values) for told in train)
+        for value in values:
+            if seen[value] < len(rare):
+                rare[seen[value]].append(f"{name}={value}")
+    missing, single = (some(each, MOST) if each else "" for each in rare)
+    sentences = [f"no object for training has {missing}, which cannot be learned"] if missing else []
+    if single:
+        sentences += [
+            f"a single object for training has {single}, which is hardly learned: annotate more, correct it if it is misspelled, or "
+            "leave it out (--set data.labels=... names the labels to keep)"
+        ]
+    return sentences

@@ -7,7 +7,7 @@ import math
 import pytest
 from scipy.stats import binomtest
 
-from igm_cli.benchmarks.intervals import mean, proportion, rate, ratio
+from igm_cli.benchmarks.intervals import clustered_rate, mean, proportion, rate, ratio
 from igm_cli.benchmarks.report import interval, percent
 
 
@@ -34,12 +34,36 @@ def test_rates_without_spread_have_wilsons_interval() -> None:
         assert list(rate(hits, [4, 6]))[1:] == pytest.approx([expected.low, expected.high], abs=1e-4)
     assert list(proportion([True])) == pytest.approx([1, 0.207, 1], abs=1e-3)
     expected = binomtest(3, 4).proportion_ci(0.95, "wilson")
-    for one in (rate([3], [4]), proportion([True, False, True, True])):
-        assert list(one) == pytest.approx([0.75, expected.low, expected.high], abs=1e-4)
+    several = proportion([True, False, True, True])
+    assert list(several) == pytest.approx([0.75, expected.low, expected.high], abs=1e-4)
     assert rate([1, 5], [4, 6]) == ratio([1, 5], [4, 6])
 
 
+def test_one_image_has_no_interval() -> None:
+    for one in (rate([3], [4]), clustered_rate([3], [4]), clustered_rate([0, 3], [0, 4])):
+        assert one.value == 0.75 and math.isnan(one.low) and math.isnan(one.high)
+        assert percent(one) == "75.0 %"
+
+
+def test_windows_of_few_images_tell_little() -> None:
+    """Of three images, one of which is all wrong, nearly any proportion is possible; of many it is as a bootstrap says."""
+    few = clustered_rate([5, 6, 0], [5, 6, 5])
+    assert few.value == pytest.approx(11 / 16) and few.low < 0.1 and few.high > 0.95
+    assert clustered_rate([5, 6, 5], [5, 6, 5])[1:] == proportion([True] * 3)[1:]
+    alike = clustered_rate([2, 2, 2], [4, 4, 4])  # never surer than of as many independent trials
+    assert alike.low < rate([1, 0] * 6, [1] * 12).low
+    hits, trials = [0, 1, 2, 3, 4] * 20, [4] * 100
+    assert clustered_rate(hits, trials) == pytest.approx(ratio(hits, trials), abs=0.01)
+
+
 def test_a_rate_over_nothing_is_not_zero() -> None:
-    for nothing in (rate([0, 0], [0, 0]), rate([], []), proportion([]), ratio([0, 0], [0, 0])):
+    for nothing in (
+        rate([0, 0], [0, 0]),
+        rate([0], [0]),
+        clustered_rate([0, 0], [0, 0]),
+        rate([], []),
+        proportion([]),
+        ratio([0, 0], [0, 0]),
+    ):
         assert all(map(math.isnan, nothing))
         assert percent(nothing) == interval(nothing, ".2f") == "–"

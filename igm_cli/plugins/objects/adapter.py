@@ -51,7 +51,7 @@ class Objects(Adapter):
         """Returns a split; problems of the folder are reported for any split."""
         split, limit, progress, options = request.split, request.limit, request.progress, request.options
         stated, share = parse_size(options.get("annotated")), partial(seeded_share, **_shares(options))
-        folder, findings = Folder(root), Findings()
+        folder, findings, of_split = Folder(root), Findings(), Findings()
         name, files = choose(folder, options.get("format"))
         annotations = _by_image(FORMATS[name].read(folder, files, findings), findings)
         for image in folder.images:
@@ -66,7 +66,7 @@ class Objects(Adapter):
         rows: list[dict[str, Any]] = []
         every_place: list[tuple[tuple[int, int], list[tuple[float, float]]]] = []
         for image in chosen:
-            found = usable(folder.root / image, image, annotations[image], findings, stated)
+            found = usable(folder.root / image, image, annotations[image], of_split, stated)
             if found is None:
                 continue
             (width, height), objects, places = found
@@ -83,13 +83,13 @@ class Objects(Adapter):
         if stated is None:
             refuse_fractions(root, [place for _, places in every_place for place in places])
             refuse_other_size(root, every_place)
+        sentences = [*findings.sentences(), *of_split.sentences()]
         if not rows:
-            raise InputError(f"{root} has no usable {split} image{_why(split, splits, findings)}")
-        for sentence in (folder.left_out, *findings.sentences()):
-            if sentence:
-                request.note(sentence)
-        if counts := findings.counts():
-            request.note(f"amiss in all, reading the split {split} of {root.name}: {counts}")
+            raise InputError(f"{root} has no usable {split} image{_why(split, splits, sentences)}")
+        counts = {"all": findings.counts(), f"the split {split}": of_split.counts()}
+        sentences += [f"amiss in {where} of {root.name}: {each}" for where, each in counts.items() if each]
+        for sentence in filter(None, (folder.left_out, *sentences)):
+            request.note(sentence)
         return image_dataset({column: [row[column] for row in rows] for column in rows[0]})
 
     def advise(self, data: Dataset, tables: Mapping[str, Mapping[str, Any]]) -> Advice:
@@ -132,12 +132,11 @@ def _region(thing: Object, image: str) -> list[float]:
     return [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
 
 
-def _why(split: str, splits: Mapping[str, str], findings: Findings) -> str:
+def _why(split: str, splits: Mapping[str, str], sentences: Sequence[str]) -> str:
     """Returns why a split is empty, and the way out."""
     others = " and ".join(name for name in SPLITS if name in splits.values())
     if others and split not in splits.values():
         return f", only {others}; list some in {split}.txt, or choose another split or other shares"
-    sentences = findings.sentences()
     amiss = f" ({sentences[0]})" if sentences else ""
     return f"{amiss}; correct its annotations, or name another format with --set data.format=..."
 
