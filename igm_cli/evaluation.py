@@ -30,8 +30,8 @@ FEWEST = 16
 """Minimum number of annotated images, or windows of them, for calibration."""
 
 FEWEST_CUT = 5
-"""Minimum number of images that these windows are of: of fewer, each has a quarter or more of all the say, so that one odd
-image decides how sure the model is of others."""
+"""Minimum number of images that these windows are of: with fewer, a single unusual image
+decides how sure the model is of all others."""
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,7 @@ def show(
 
 
 def _interval(e: Estimate) -> str:
-    return f"{e.low:.1%} to {e.high:.1%}" if e.low == e.low else "one image gives none"
+    return "one image gives none" if math.isnan(e.low) else f"{e.low:.1%} to {e.high:.1%}"
 
 
 def images_csv(evaluation: Evaluation, judged: Sequence[Judged]) -> str:
