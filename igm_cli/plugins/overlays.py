@@ -127,6 +127,19 @@ def draw_marks(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
     return _with_legend(canvas, marks, largest) if len(marks) > FEW else canvas
 
 
+def marked_as_guess(picture: Image.Image) -> Image.Image:
+    """Returns a drawn answer with a strip below it that calls it a guess, as the image is unlike those of the training."""
+    size = max(LEAST_TEXT, min(18, picture.width // 16))
+    page = Image.new("RGB", (picture.width, picture.height + 2 * size), LEGEND)
+    page.paste(picture, (0, 0))
+    font = _font(size)
+    texts = ("a guess: unlike the training images", "a guess")
+    text = next((each for each in texts if font.getlength(each) < picture.width - size), texts[-1])
+    place = (size / 2, picture.height + size)
+    ImageDraw.Draw(page).text(place, text, fill=DOUBTFUL_RING, font=font, anchor="lm")
+    return page
+
+
 def draw_heat(image: Image.Image, values: Tensor, box: tuple[float, float, float, float]) -> Image.Image:
     """Returns the image in grey with a map of values in colour over a part of it; values up to zero stay grey.
 
