@@ -334,12 +334,15 @@ def test_a_flow_draws_labels(tmp_path):
     assert pixels(made[0]) != pixels(igm_cli.generate("cat", folder, 1, device="cpu", size=16, **QUICK)[0])
 
 
-def test_a_label_is_guided_as_diffusers_guides_a_prompt(painter):
+def test_a_label_is_guided_as_diffusers_guides_a_prompt(painter, monkeypatch):
     """eps_u + w (eps_c - eps_u), as classifier-free guidance has it."""
     from igm_cli.label_models import open_to_draw
 
-    opened = open_to_draw(str(painter), "cpu", ["cat"], loading={"dtype": "float32"})
+    told: list[str] = []
+    monkeypatch.setattr("igm_cli.label_models.LARGE", 1)
+    opened = open_to_draw(str(painter), "cpu", ["cat"], loading={"dtype": "float32"}, note=told.append)
     denoiser: Any = opened.denoiser
+    assert opened.denoiser is denoiser and told == ["igm: loading tiny (0.0 GB on disk)"]
     x = torch.randn(1, *denoiser.latent_shape, generator=chance())
     model = Composed.of(denoiser, torch.ones(1, 1, 1), guidance=7.5)
     pipe = denoiser.parts.pipe

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from igm_cli.errors import percentage
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
@@ -78,7 +80,10 @@ def draw_items(
     small, large = ImageFont.load_default(size=step * 0.34), ImageFont.load_default(size=step * 0.40)
     sure = [confidence_of(item) for item in items]
     titles = [str(item[title]).replace("_", " ") if title else "" for item in items]
-    texts = [str(item[text]) + ("" if p is None else f"  {p:.0%}") for item, p in zip(items, sure, strict=True)]
+    texts = [
+        str(item[text]) + ("" if p is None else f"  {percentage(p, 0)}")
+        for item, p in zip(items, sure, strict=True)
+    ]
     width = max(4 * step, *map(small.getlength, titles), *map(large.getlength, texts), 0)
     margin = step * 0.4
     canvas = Image.new("RGB", (shown.width + round(width + 2 * margin), height), PAPER)
