@@ -55,8 +55,8 @@ def how_it_went(metrics: Sequence[Mapping[str, float]], steps: int, warmup: int 
     if found is not None:
         share = found if placed is None else placed
         said += f"; {percentage(share, 0)} of the concepts of the validation images are found"
-    if placed is not None:
-        said += f", {percentage(found, 0)} with every value right"
+        if placed is not None:
+            said += f", {percentage(found, 0)} with every value right"
     if counted is not None:
         said += f", and the number is right for {percentage(counted, 0)}"
     if steps <= warmup and last >= first:

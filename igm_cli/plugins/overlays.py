@@ -32,7 +32,7 @@ COOL, HOT = (120, 20, 60), (255, 225, 60)
 """Colours of a map's low and high values."""
 
 CONFIDENT = 0.9
-"""Items below this confidence have another colour."""
+"""Items below this confidence have another colour, and values below it show theirs in tables."""
 
 SHORT_SIDE = 480
 """Small images with marks are enlarged to this by an integer factor, so that rings and numbers can be read."""
