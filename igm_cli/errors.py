@@ -73,6 +73,11 @@ def counted(count: int, noun: str, more: str = "") -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}{more}"
 
 
+def percentage(value: float, digits: int = 1) -> str:
+    """Returns a proportion as a percentage."""
+    return f"{100 * value:.{digits}f} %"
+
+
 def some(names: Sequence[str], most: int = 3) -> str:
     """Returns the first few of the names, or the ends of long ones, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""

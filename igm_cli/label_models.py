@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from igm_cli.bundled import DEFAULT_CONCEPTS, names_pipeline, resolve_pipeline
@@ -23,6 +24,10 @@ _CHANGING_RESULTS = ("variant", "dtype", "quantize", "size", "config", "predicti
 """Loading options that change results, as offloading and the kind of attention do not."""
 
 
+LARGE = 500_000_000
+"""Bytes on disk from which the user is told that a model is loaded, as that takes a while."""
+
+
 def open_pipeline(
     model: str | None,
     device: str,
@@ -30,10 +35,12 @@ def open_pipeline(
     labels: Sequence[str] = (),
     templates: Sequence[str] = (),
     loading: Mapping[str, Any] | None = None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> Model:
     """Opens a text-to-image pipeline with the arguments of :func:`igm_cli.load`; weights are loaded at first use.
 
     Labels and templates default to the model's own; ``loading`` has fields of :class:`igm_cli.core.models.pipelines.Loading`.
+    ``note`` is told when weights that take long are loaded.
     """
     name, source = resolve_pipeline(model)
 
@@ -83,6 +90,8 @@ def open_pipeline(
     space: Any = parser.space
 
     def load() -> TextToImageDenoiser:
+        if (size := _bytes_below(path)) >= LARGE:
+            note(f"igm: loading {name} ({size / 1e9:.1f} GB on disk)")
         parts = load_pipeline(str(path), target, how)
         for part, network in parts.pipe.components.items():
             if hasattr(network, "state_dict"):
@@ -132,10 +141,11 @@ def open_to_draw(
     labels: Sequence[str],
     templates: Sequence[str] = (),
     loading: Mapping[str, Any] | None = None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> Model:
     """Opens a model for generation: a trained checkpoint, or a text-to-image pipeline with the requested labels.
 
-    Without templates a label is the whole prompt.
+    Without templates a label is the whole prompt.  ``note`` is that of :func:`open_pipeline`.
     """
     if not names_pipeline(model, None):
         asked = {"template": templates, **(loading or {})}
@@ -147,7 +157,14 @@ def open_to_draw(
     if not labels:
         raise UsageError("a text-to-image model draws labels; name some in an expression")
     every = list(dict.fromkeys(labels))
-    return open_pipeline(model, device, labels=every, templates=templates or (AS_IS,), loading=loading)
+    prompts = templates or (AS_IS,)
+    return open_pipeline(model, device, labels=every, templates=prompts, loading=loading, note=note)
+
+
+def _bytes_below(path: Path) -> int:
+    """Returns the size of a file, or of all files in a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def check_labels(labels: Sequence[str], where: str, error: type[IgmError]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from PIL import Image
 from test_cli import lines, one_sentence, schema, untimed
 
 from igm_cli.plugins.celeba.recipe import balanced_face
+from igm_cli.plugins.overlays import LEGEND
 
 FACTORS = ("Black_Hair", "Eyeglasses", "Smiling")
 CPU = ("--device", "cpu")
@@ -38,6 +39,9 @@ def test_every_factor_gets_a_value(igm: Igm, tiny_attributes: Path, pictures: Pa
         assert [round(item["confidence"], 2) for item in line["items"]] == [0.5, 0.33]
         with Image.open(tmp_path / "drawn" / f"{Path(line['image']).stem}.png") as drawn:
             assert drawn.width > drawn.height * line["size"][0] / line["size"][1]
+            assert drawn.getpixel((1, drawn.height - 2)) == LEGEND, (
+                "the picture does not say that it is a guess"
+            )
     assert done.stderr.count("is unlike what tiny-attributes was trained on") == 3
     assert untimed(igm(*call, "--json").stdout) == untimed(done.stdout)
     shown = igm(*call)

@@ -334,12 +334,15 @@ def test_a_flow_draws_labels(tmp_path):
     assert pixels(made[0]) != pixels(igm_cli.generate("cat", folder, 1, device="cpu", size=16, **QUICK)[0])
 
 
-def test_a_label_is_guided_as_diffusers_guides_a_prompt(painter):
+def test_a_label_is_guided_as_diffusers_guides_a_prompt(painter, monkeypatch):
     """eps_u + w (eps_c - eps_u), as classifier-free guidance has it."""
     from igm_cli.label_models import open_to_draw
 
-    opened = open_to_draw(str(painter), "cpu", ["cat"], loading={"dtype": "float32"})
+    told: list[str] = []
+    monkeypatch.setattr("igm_cli.label_models.LARGE", 1)
+    opened = open_to_draw(str(painter), "cpu", ["cat"], loading={"dtype": "float32"}, note=told.append)
     denoiser: Any = opened.denoiser
+    assert opened.denoiser is denoiser and told == ["igm: loading tiny (0.0 GB on disk)"]
     x = torch.randn(1, *denoiser.latent_shape, generator=chance())
     model = Composed.of(denoiser, torch.ones(1, 1, 1), guidance=7.5)
     pipe = denoiser.parts.pipe
@@ -359,6 +362,9 @@ def test_the_command_keeps_pictures_and_records_and_goes_on(tmp_path, here, tiny
     asked = ("pos(0.3,0.5)", "1-2 pos", "--model", tiny_model, "-o", out)
     code, first, _ = run(here, *asked, "-n", 2)
     assert code == 0 and len(first) == 4
+    assert here("generate", *asked, "-n", 2, "--steps", 3, "--device", "cpu").out.endswith(
+        ", 4 of them from an earlier run\n"
+    )
     for record in first:
         jsonschema.validate(record, schema("igm.generate-1"), jsonschema.Draft202012Validator)
         with Image.open(record["image"]) as picture:
@@ -374,7 +380,9 @@ def test_the_command_keeps_pictures_and_records_and_goes_on(tmp_path, here, tiny
     assert all(path.stat().st_mtime_ns == time for path, time in old.items() if path != lost)
     assert [r["items"] for r in again if r["index"] < 2] == [r["items"] for r in first]
     with Image.open(grid) as sheet:
-        assert sheet.size == (3 * 240, 2 * 240)
+        assert sheet.size == (3 * 244 - 4, 2 * 268 - 4)
+        for top in (0, 268):  # the expression stands above its row
+            assert sheet.convert("L").crop((0, top, 240, top + 24)).getextrema()[0] < 100
 
 
 def test_the_command_refuses_what_is_not_its_own(tmp_path, here, tiny_model):
@@ -462,7 +470,7 @@ def test_a_model_that_no_expression_names_is_told_of_and_not_recorded(tmp_path, 
 def test_a_moved_folder_gives_its_present_paths_and_a_sheet_has_rows(tmp_path, here, tiny_model):
     asked = ("1 pos", "--model", tiny_model, "-n", "20")
     code, made, _ = run(here, *asked, "-o", tmp_path / "out", "--grid", tmp_path / "grid.png")
-    assert code == 0 and Image.open(tmp_path / "grid.png").width == 9 * 240
+    assert code == 0 and Image.open(tmp_path / "grid.png").width == 9 * 244 - 4
     (tmp_path / "out").rename(tmp_path / "moved")
     code, again, _ = run(here, *asked, "-o", tmp_path / "moved")
     assert code == 0 and all(Path(m["image"]).is_file() for m in again)

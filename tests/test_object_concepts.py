@@ -302,7 +302,7 @@ def test_tables_write_values_in_a_row() -> None:
     doubtful = {
         **item,
         "values": {"color": "red", "shape": "cube"},
-        "value_confidence": {"color": 0.9, "shape": 1.0},
+        "value_confidence": {"color": 0.89, "shape": 0.9},
     }
     columns, rows = image_table({"items": [doubtful]}, "objects")
-    assert columns == ["#", "x", "x_px", "values", "confidence"] and rows[0][3] == "red (0.90) cube"
+    assert columns == ["#", "x", "x_px", "values", "confidence"] and rows[0][3] == "red (0.89) cube"

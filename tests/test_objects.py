@@ -584,6 +584,9 @@ def test_folders_that_hold_nothing_usable(root: Path) -> None:
         InputError, match=r"a.json is neither COCO \(.*\) nor LabelMe \(.*\); correct it, or name"
     ):
         read(root)
+    write(root / "a.json", '{"imag')
+    with pytest.raises(InputError, match=r"a.json is damaged JSON in line 1: Unterminated string.*; save it"):
+        read(root)
     (root / "a.json").unlink()
     write(root / "a.csv", "a.png,3,4,red\n")
     with pytest.raises(InputError, match=r"a.csv is not a table \(.* with columns file, x and y\); correct it"):

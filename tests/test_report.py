@@ -266,7 +266,7 @@ def test_grid_scales_to_one_width() -> None:
     left, top, right, bottom = boxes["red"]
     assert (right - left, bottom - top) == (350, 233)
     below = bottom + 6
-    assert boxes["green"] == (left, below + 233, right, below + 466), "not in the middle of its row"
+    assert boxes["green"] == (left, below, right, below + 233), "not at the top of its row"
     blank = picture.crop((right + 6, top, right + 356, bottom))
     assert blank.getextrema() == ((244, 244),) * 3
     black = picture.crop((right + 6, below, right + 356, below + 700))

@@ -24,12 +24,12 @@ def curve(*losses: float, **validated: float) -> list[dict[str, float]]:
 @pytest.mark.parametrize(
     ("metrics", "said", "advice"),
     [
-        (curve(0.5, 0.4, 0.3, 0.3, 0.3, right=0.9, k_exact=0.8), "0.5000 to 0.3000; 90%", "it went well"),
-        (curve(0.5, 0.4, 0.3, 0.3, 0.3, right=0.9, k_exact=0.2), "right for 20%", "counted badly"),
-        (curve(0.5, 0.4, 0.3, 0.3, 0.3, right=0.3), "30%", "--steps 100"),
+        (curve(0.5, 0.4, 0.3, 0.3, 0.3, right=0.9, k_exact=0.8), "0.5000 to 0.3000; 90 %", "it went well"),
+        (curve(0.5, 0.4, 0.3, 0.3, 0.3, right=0.9, k_exact=0.2), "right for 20 %", "counted badly"),
+        (curve(0.5, 0.4, 0.3, 0.3, 0.3, right=0.3), "30 %", "--steps 100"),
         (
             curve(0.5, 0.4, 0.3, 0.3, 0.3, right=0.2, place_right=0.9, k_exact=0.9),
-            "90% of the concepts of the validation images are found, 20% with every value right, and the number",
+            "90 % of the concepts of the validation images are found, 20 % with every value right, and the number",
             "places are learned sooner than values",
         ),
         (curve(0.5, 0.4, 0.3, 0.2, 0.1), "from 0.5000 to 0.1000", "still falling"),

@@ -13,6 +13,7 @@ from igm_cli.benchmarks.frame import AnnotatedImage, AnnotatedImages, DeclaredBe
 from igm_cli.benchmarks.intervals import Estimate
 from igm_cli.benchmarks.scores import Paired, ScoredSplits, Scores
 from igm_cli.benchmarks.suite import Confusion, Curve, Figure, Infos, PictureGrid, Report, Table
+from igm_cli.errors import percentage
 from igm_cli.plugins.base import ConceptParser
 
 Column: TypeAlias = tuple[str, Callable[[Any], str]]
@@ -28,12 +29,7 @@ def percent(e: Estimate) -> str:
     if math.isnan(e.value):
         return "–"
     ends = "" if math.isnan(e.low) else f" [{100 * e.low:.1f}, {100 * e.high:.1f}]"
-    return f"{share(e.value)}{ends}"
-
-
-def share(value: float, digits: int = 1) -> str:
-    """Returns a proportion as a percentage."""
-    return f"{100 * value:.{digits}f} %"
+    return f"{percentage(e.value)}{ends}"
 
 
 def interval(e: Estimate, form: str) -> str:
@@ -167,7 +163,7 @@ def paired_rows(paired: Mapping[str, Mapping[str, Paired]]) -> list[list[str]]:
 def calibration_rows(calibrated: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[list[str]]:
     """Returns the cells of :func:`~igm_cli.benchmarks.scores.calibration`, by split and label."""
     return [
-        [split, label, str(c["values"]), *(share(c[name]) for name in ("confidence", "accuracy", "error"))]
+        [split, label, str(c["values"]), *(percentage(c[name]) for name in ("confidence", "accuracy", "error"))]
         for split, labels in calibrated.items()
         for label, c in labels.items()
     ]

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from igm_cli.commands.results import paths_of, refuse_inputs, require_writable
@@ -232,12 +232,24 @@ def save_picture(
     write_atomically(path, lambda temporary: image.save(temporary, **how))
 
 
-def sheet(pictures: Sequence[Any], columns: int = 4, width: int = 240) -> Any:
-    """Returns PIL images in rows of ``columns``, all scaled to one width."""
+def sheet(
+    pictures: Sequence[Any], columns: int = 4, width: int = 240, *, gap: int = 0, titles: Sequence[str] = ()
+) -> Any:
+    """Returns PIL images in rows of ``columns``, all scaled to one width.
+
+    A ``gap`` is between pictures; ``titles`` stand above the rows, shortened to fit.
+    """
     columns = min(columns, len(pictures))
     scaled = [p.resize((width, max(1, round(p.height * width / p.width)))) for p in pictures]
-    height = max(p.height for p in scaled)
-    page = Image.new("RGB", (columns * width, -(-len(scaled) // columns) * height), "white")
+    head, font = 24 if titles else 0, ImageFont.load_default(size=15)
+    height = max(p.height for p in scaled) + head
+    rows = -(-len(scaled) // columns)
+    page = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), "white")
     for number, picture in enumerate(scaled):
-        page.paste(picture, (number % columns * width, number // columns * height))
+        page.paste(picture, (number % columns * (width + gap), number // columns * (height + gap) + head))
+    for row, title in enumerate(titles):
+        shown = title
+        while shown and font.getlength(shown) > page.width - 8:
+            shown = shown.removesuffix("…")[:-1] + "…" if shown != "…" else ""
+        ImageDraw.Draw(page).text((4, row * (height + gap) + head / 2), shown, "black", font, "lm")
     return page

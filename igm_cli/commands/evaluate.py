@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from igm_cli.commands import options as o
 from igm_cli.core.files import home_expanded
-from igm_cli.errors import IgmError, InputError, UsageError, need
+from igm_cli.errors import IgmError, InputError, UsageError, need, percentage
 from igm_cli.interrupts import saying
 from igm_cli.output import Output
 
@@ -176,14 +176,14 @@ def show(
     if fitted:
         record["fitted"] = fitted
     sink.result({**record, "seconds": sum(each.found.seconds for each in judged) / len(judged)})
-    rows = [(key, f"{e.value:.1%}", _interval(e)) for key, e in figures.items()]
-    rows += [(f"calibration error, {key}", f"{value:.1%}", "") for key, value in errors.items()]
+    rows = [(key, percentage(e.value), _interval(e)) for key, e in figures.items()]
+    rows += [(f"calibration error, {key}", percentage(value), "") for key, value in errors.items()]
     title = f"{model.name} on {evaluation.of} of {about['dataset']}, {about['split']}"
     sink.table(title, ("figure", "", "95 % interval"), rows)
 
 
 def _interval(e: Estimate) -> str:
-    return "one image gives none" if math.isnan(e.low) else f"{e.low:.1%} to {e.high:.1%}"
+    return "one image gives none" if math.isnan(e.low) else f"{percentage(e.low)} to {percentage(e.high)}"
 
 
 def images_csv(evaluation: Evaluation, judged: Sequence[Judged]) -> str:

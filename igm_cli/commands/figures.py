@@ -252,7 +252,8 @@ def _draw_grid(grid: PictureGrid) -> Image.Image:
             x = left + column * (cell + gap)
             tall = row_height if picture is None else picture.height
             pixels = np.full((tall, cell, 3), 244, dtype=np.uint8) if picture is None else np.asarray(picture)
-            figure.figimage(pixels, x, height - top - (row_height + tall) // 2, origin="upper")
+            # At one top: a legend below one of two pictures of an image does not shift it.
+            figure.figimage(pixels, x, height - top - tall, origin="upper")
         top += row_height + gap
     return to_picture(figure)
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SCHEMA = "igm.generate/1"
 LISTED = 12  # maximum number of images listed individually
 MOST_COLUMNS = 9  # on a sheet without a row per expression
+GAP = 4  # pixels between the pictures of a sheet
 MOST_IN_A_ROW = 60  # of an expression's own; formats limit the width of a picture
 
 
@@ -93,7 +94,8 @@ class Gallery:
                 store.merge(order)
                 shown = [store.done[about] for about in order]
                 paths = map(str, self.pictures)  # the folder may have been moved
-                self._show([{**record, "image": path} for record, path in zip(shown, paths, strict=True)])
+                records = [{**record, "image": path} for record, path in zip(shown, paths, strict=True)]
+                self._show(records, len(records) - every)
 
     def _differences(self, line: Record) -> str:
         """Returns the options that differ between an existing line and this call."""
@@ -137,8 +139,8 @@ class Gallery:
     def _about(self, wish: Wish, number: int) -> str:
         return f"{wish.expression} {number}"
 
-    def _show(self, records: Sequence[Record]) -> None:
-        """Prints all records, and puts the pictures on one sheet."""
+    def _show(self, records: Sequence[Record], kept: int) -> None:
+        """Prints all records, of which ``kept`` are of an earlier run, and puts the pictures on one sheet."""
         for record in records:
             self.sink.result(record)
         if about := touching(self.session.models, records):
@@ -146,7 +148,9 @@ class Gallery:
         if self.grid:
             in_rows = len(self.wishes) > 1 and 1 < self.number <= MOST_IN_A_ROW
             columns = self.number if in_rows else MOST_COLUMNS
-            save_picture(sheet([open_image(path) for path in self.pictures], columns), self.grid)
+            titles = [wish.expression for wish in self.wishes] if in_rows else ()
+            pictures = [open_image(path) for path in self.pictures]
+            save_picture(sheet(pictures, columns, gap=GAP, titles=titles), self.grid)
         if len(records) <= LISTED:
             names, rows = ["image", "expression", "asked for"], []
             for record in records:
@@ -155,7 +159,8 @@ class Gallery:
                     rows[-1].append(items_text(record["check"]["items"]))
             self.sink.table("", names + ["found again"] * self.session.settings.check, rows)
         where = f" and on {self.grid}" if self.grid else ""
-        self.sink.say(f"{counted(len(records), 'image')} in {self.folder}{where}")
+        earlier = f", {kept} of them from an earlier run" if kept else ""
+        self.sink.say(f"{counted(len(records), 'image')} in {self.folder}{where}{earlier}")
 
 
 def _in_words(value: Any) -> str:

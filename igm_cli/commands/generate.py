@@ -119,7 +119,9 @@ def generate(
     records = [line for path in like or () if path.suffix.lower() == ".jsonl" for line in _lines(path)]
     labels = [label for text in texts for label in words(parse(text))]
     labels += [item["label"] for record in records for item in record["items"] if "label" in item]
-    models = [open_to_draw(name, device, labels, template or (), loading) for name in model or (None,)]
+    models = [
+        open_to_draw(name, device, labels, template or (), loading, sink.note) for name in model or (None,)
+    ]
     session = Generation(models, settings)
     wishes = _read(session, texts)
     wishes += _alike(session, models[0], like or (), records, sink)

@@ -358,12 +358,16 @@ def understand_images(
     if pictures and count:
         drawings.append(Drawing("--plot", pictures, lambda record, _: draw_curve(record)))
     elif pictures:
+        from igm_cli.core.inference.typicality import is_untypical
+        from igm_cli.plugins.overlays import marked_as_guess
+
         draw = session.parser.draw_labels if labels else session.parser.draw  # type: ignore[attr-defined]
-        drawings.append(
-            Drawing(
-                "--overlay", pictures, lambda record, image: draw(image.data, record["items"]), labels=labels
-            )
-        )
+
+        def overlay(record: Record, image: Input[Any]) -> Any:
+            drawn = draw(image.data, record["items"])
+            return marked_as_guess(drawn) if is_untypical(record.get("typicality")) else drawn
+
+        drawings.append(Drawing("--overlay", pictures, overlay, labels=labels))
     if maps:
         from igm_cli.energy_map import energy_map, map_axes
 

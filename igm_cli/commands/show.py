@@ -35,9 +35,6 @@ DETAILED = 4  # up to this many images, or vectors of a file, each gets a table
 SHOWN = 6  # up to this many images with something in common, each has a column of confidences
 LISTED = 10  # up to this many candidates, all are listed
 
-DOUBTFUL = 0.95
-"""Confidence of a value below which it stands in the table."""
-
 TOUCHING = 0.3
 """Overlap of contributions that causes a warning."""
 
@@ -167,10 +164,12 @@ def image_table(record: Record, plural: str) -> tuple[list[str], list[list[str]]
 
 def _doubts_beside(item: Record) -> Record:
     """Returns an item without the confidences of its values; those of doubtful ones stand beside them."""
+    from igm_cli.plugins.overlays import CONFIDENT
+
     sure = item.get("value_confidence")
     if sure is None:
         return item
-    told = {f: value + f" ({sure[f]:.2f})" * (sure[f] < DOUBTFUL) for f, value in item["values"].items()}
+    told = {f: value + f" ({sure[f]:.2f})" * (sure[f] < CONFIDENT) for f, value in item["values"].items()}
     return {name: told if name == "values" else value for name, value in item.items() if value is not sure}
 
 

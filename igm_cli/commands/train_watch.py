@@ -9,7 +9,7 @@ from typing import NamedTuple
 from igm_cli.benchmarks.suite import Curve, Plot
 from igm_cli.commands.drawings import save_picture, sheet
 from igm_cli.commands.figures import draw
-from igm_cli.errors import missing
+from igm_cli.errors import missing, percentage
 from igm_cli.output import Output, ProgressReport
 
 CURVES = "curves.png"
@@ -63,11 +63,11 @@ def how_it_went(metrics: Sequence[Mapping[str, float]], steps: int, warmup: int 
     said = f"the loss is {now}" if len(losses) == 1 else said
     if found is not None:
         share = found if placed is None else placed
-        said += f"; {share:.0%} of the concepts of the validation images are found"
-    if placed is not None:
-        said += f", {found:.0%} with every value right"
+        said += f"; {percentage(share, 0)} of the concepts of the validation images are found"
+        if placed is not None:
+            said += f", {percentage(found, 0)} with every value right"
     if counted is not None:
-        said += f", and the number is right for {counted:.0%}"
+        said += f", and the number is right for {percentage(counted, 0)}"
     if steps <= warmup and last >= first:
         why = f"it ended within its {warmup} steps of warm-up, in which little is learned"
         return Outcome(said, f"{why}; train for more --steps", why)

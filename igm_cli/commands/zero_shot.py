@@ -133,10 +133,10 @@ def zero_shot(
     how: dict[str, Any] = {"variant": variant, "dtype": dtype, "attention": attention, "offload": offload}
     how |= {"size": size, "config": config, "prediction": prediction, "compile": compile_}
     how |= {"quantize": quantize, "network": network}
-    opened = open_pipeline(model, device, labels=chosen, templates=prompts, loading=how)
+    sink = Output.of_process(as_json)
+    opened = open_pipeline(model, device, labels=chosen, templates=prompts, loading=how, note=sink.note)
     settings = {"k_max": k_max, "draws": draws, "max_draws": max_draws, "low": low, "high": high}
     settings |= {"coarse": coarse, "power": weighting, "views": views, "seed": seed}
-    sink = Output.of_process(as_json)
     how = {"shared": shared, "pixel_range": pixel_range, "note": sink.warn, "every": every}
     session = ImageSession(opened, k=number, fit=fit, given=settings, **how)
     if estimate:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from igm_cli.errors import percentage
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
@@ -30,7 +32,7 @@ COOL, HOT = (120, 20, 60), (255, 225, 60)
 """Colours of a map's low and high values."""
 
 CONFIDENT = 0.9
-"""Items below this confidence have another colour."""
+"""Items below this confidence have another colour, and values below it show theirs in tables."""
 
 SHORT_SIDE = 480
 """Small images with marks are enlarged to this by an integer factor, so that rings and numbers can be read."""
@@ -78,7 +80,10 @@ def draw_items(
     small, large = ImageFont.load_default(size=step * 0.34), ImageFont.load_default(size=step * 0.40)
     sure = [confidence_of(item) for item in items]
     titles = [str(item[title]).replace("_", " ") if title else "" for item in items]
-    texts = [str(item[text]) + ("" if p is None else f"  {p:.0%}") for item, p in zip(items, sure, strict=True)]
+    texts = [
+        str(item[text]) + ("" if p is None else f"  {percentage(p, 0)}")
+        for item, p in zip(items, sure, strict=True)
+    ]
     width = max(4 * step, *map(small.getlength, titles), *map(large.getlength, texts), 0)
     margin = step * 0.4
     canvas = Image.new("RGB", (shown.width + round(width + 2 * margin), height), PAPER)
@@ -125,6 +130,19 @@ def draw_marks(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
         for index, (text, color) in enumerate(zip(texts, colors, strict=True)):
             writing.beside(index, text, color)
     return _with_legend(canvas, marks, largest) if len(marks) > FEW else canvas
+
+
+def marked_as_guess(picture: Image.Image) -> Image.Image:
+    """Returns a drawn answer with a strip below it that calls it a guess, as the image is unlike those of the training."""
+    size = max(LEAST_TEXT, min(18, picture.width // 16))
+    page = Image.new("RGB", (picture.width, picture.height + 2 * size), LEGEND)
+    page.paste(picture, (0, 0))
+    font = _font(size)
+    texts = ("a guess: unlike the training images", "a guess")
+    text = next((each for each in texts if font.getlength(each) < picture.width - size), texts[-1])
+    place = (size / 2, picture.height + size)
+    ImageDraw.Draw(page).text(place, text, fill=DOUBTFUL_RING, font=font, anchor="lm")
+    return page
 
 
 def draw_heat(image: Image.Image, values: Tensor, box: tuple[float, float, float, float]) -> Image.Image:

@@ -17,7 +17,7 @@ from igm_cli.benchmarks.suites.composition_judges import DescribedObjects, Judge
 from igm_cli.benchmarks.suites.composition_sets import CONDITIONAL, MORE, TOLD, Sets, set_metrics
 from igm_cli.core.concepts import Continuous
 from igm_cli.core.files import home_expanded
-from igm_cli.errors import InputError, MissingError
+from igm_cli.errors import InputError, MissingError, percentage
 from igm_cli.imaging import from_model
 from igm_cli.model import Model, open_checkpoint
 from igm_cli.plugins import registry
@@ -166,7 +166,7 @@ class CompositionBench(frame.CheckpointBench):
             for label, s in by_name.items():
                 shares = {k: s[f"{k}_told"].value / max(1e-9, real[f"{k}_told"].value) for k in TOLD}
                 ratios.setdefault(split, {})[label] = shares
-                told.append([split, label, *(report.share(part, 0) for part in shares.values())])
+                told.append([split, label, *(percentage(part, 0) for part in shares.values())])
         tables = [report.declared_table("composition", "told", told)] if told else []
         figures = [self._pictures(records, list(scored.scores))] if scored.scores else []
         return report.scored_report(self, scored, infos, tables, figures, {"told": ratios})

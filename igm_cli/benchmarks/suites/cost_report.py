@@ -7,10 +7,11 @@ from operator import itemgetter
 from typing import Any
 
 from igm_cli.benchmarks.frame import DeclaredSuite, declared
-from igm_cli.benchmarks.report import capitalised, share
+from igm_cli.benchmarks.report import capitalised
 from igm_cli.benchmarks.scores import grouped, rows_by_split
 from igm_cli.benchmarks.suite import Curve, Plot, Record, Report, Row, Table
 from igm_cli.benchmarks.timing import machine_note
+from igm_cli.errors import percentage
 
 GIVEN, ESTIMATED = "igm, K given", "igm, K estimated"
 BATCHED = "igm-sgd, restarts in one batch"
@@ -44,7 +45,7 @@ def build(
         summary["scaling"] = scaling
     notes = [machine_note(machine), *(note.format(**numbers, scaled=scaled) for note in suite.notes)]
     off = [row["nonlinearity"] for rows in axes.values() for row in rows if row.get("nonlinearity") is not None]
-    notes += [f"Farthest from the line of seconds over steps: {share(max(off))}."] if off else []
+    notes += [f"Farthest from the line of seconds over steps: {percentage(max(off))}."] if off else []
     return Report(tables, figures=_plots(axes), summary=summary, notes=notes)
 
 

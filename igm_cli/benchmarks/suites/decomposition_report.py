@@ -14,6 +14,7 @@ from igm_cli.benchmarks.intervals import UNKNOWN, Estimate, mean, proportion, ra
 from igm_cli.benchmarks.scores import Paired, grouped, rows_by_split
 from igm_cli.benchmarks.suite import Infos, Plot, Record, Report, Row, Table
 from igm_cli.benchmarks.suites.decomposition_points import AUTO, COUPLED, DEMANDED, RESONATOR
+from igm_cli.errors import percentage
 
 SLOWER = 1.1
 """Ratio of times that counts as slower; repeated calls of the same method differ by as much."""
@@ -167,7 +168,7 @@ DETAILS: Sequence[report.Column] = (
     ("factors right", lambda s: report.percent(s.estimates["right"]) if "right" in s.estimates else ""),
     (
         "sure and wrong",
-        lambda s: report.share(s.estimates["astray"].value) if "exact" in s.estimates else "",
+        lambda s: percentage(s.estimates["astray"].value) if "exact" in s.estimates else "",
     ),
     ("iterations", lambda s: f"{s.estimates['iterations'].value:.1f}"),
     ("operations", lambda s: f"{s.estimates['operations'].value:.3g}"),

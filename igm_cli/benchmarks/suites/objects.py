@@ -27,7 +27,7 @@ from igm_cli.core.concepts import Product
 from igm_cli.core.device import inference_precision
 from igm_cli.core.files import parse_toml
 from igm_cli.core.training.batches import Samples, as_floats
-from igm_cli.errors import InputError, UsageError, need
+from igm_cli.errors import InputError, UsageError, need, percentage
 from igm_cli.imaging import to_model
 from igm_cli.model import open_checkpoint
 from igm_cli.plugins import registry
@@ -260,7 +260,7 @@ class ObjectsBench(frame.CheckpointBench):
 
         width, height = self.image_size
         how = (
-            f"tiles of {width}×{height} pixels that overlap by {report.share(OVERLAP, 0)}; of answers of two tiles within {same:.3g} "
+            f"tiles of {width}×{height} pixels that overlap by {percentage(OVERLAP, 0)}; of answers of two tiles within {same:.3g} "
             "pixels the one further from its tile's border counts"
         )
         return self.answering(predictor.name, find, {**self.told(trained, predictor), "larger images": how})

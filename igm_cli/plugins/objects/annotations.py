@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -138,5 +139,7 @@ class Findings:
 
 def told(error: BaseException) -> str:
     """Returns a broken file's exception in words, if it has any."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"damaged JSON in line {error.lineno}: {error.msg}"
     plain = type(error) is ValueError and str(error)
     return str(error) if plain else kind_and_message(error)

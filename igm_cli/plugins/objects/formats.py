@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -9,7 +10,9 @@ from types import ModuleType
 from igm_cli.errors import InputError, counted
 from igm_cli.plugins.adapters import choice
 from igm_cli.plugins.objects import coco, labelme, points, table, voc, yolo
+from igm_cli.plugins.objects.annotations import told
 from igm_cli.plugins.objects.layout import Folder, suffix_of
+from igm_cli.plugins.pictures.tables import text_of
 
 FORMATS: Mapping[str, ModuleType] = {
     "coco": coco, "voc": voc, "yolo": yolo, "points": points, "table": table, "labelme": labelme,
@@ -41,12 +44,24 @@ def choose(folder: Folder, name: str | None) -> tuple[str, list[str]]:
         for file in folder.others:
             may_be = [reader.WHAT for reader in FORMATS.values() if suffix_of(file) in reader.SUFFIXES]
             if may_be and not folder.is_list(file):
+                _refuse_damaged(folder.root / file, f"{have}: {file} is")
                 either = f"neither {' nor '.join(may_be)}" if len(may_be) > 1 else f"not {may_be[0]}"
                 seen = either if _ends(folder.root / file).strip() else "empty"
                 way_out = "correct it, or name the format with --set data.format=... to be told what is wrong"
                 raise InputError(f"{have}: {file} is {seen}; {way_out}")
         raise InputError(f"{have} ({', '.join(FORMATS)}); add one")
     return next(iter(found.items()))
+
+
+def _refuse_damaged(path: Path, begin: str) -> None:
+    """Raises an :class:`InputError` that begins with ``begin`` if a file of JSON is cut off or otherwise damaged."""
+    if suffix_of(path.name) == ".json" and _ends(path).strip():
+        try:
+            json.loads(text_of(path))
+        except json.JSONDecodeError as error:
+            raise InputError(f"{begin} {told(error)}; save it again, or correct that line") from error
+        except RecursionError:
+            pass
 
 
 def _files(folder: Folder, name: str, only: bool) -> list[str]:
