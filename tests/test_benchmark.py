@@ -23,11 +23,12 @@ from test_cli import one_sentence
 from igm_cli.app import main
 from igm_cli.benchmarks.baselines.fit import Budget, Fitted, TrainingData
 from igm_cli.benchmarks.baselines.slot_attention import SlotAttentionSet
-from igm_cli.benchmarks.frame import CheckpointBench, option_identity, timed
+from igm_cli.benchmarks.frame import CheckpointBench, option_identity
 from igm_cli.benchmarks.intervals import mean, rate, ratio
 from igm_cli.benchmarks.report import calibration_rows, percent
 from igm_cli.benchmarks.scores import Paired
 from igm_cli.benchmarks.suite import Infos, Method, Record, Report, Request, Row, find_suite
+from igm_cli.benchmarks.timing import timed
 from igm_cli.commands.benchmark import parse_budget
 from igm_cli.commands.benchmark_run import run_benchmark
 from igm_cli.commands.schemas import is_record
@@ -249,8 +250,8 @@ def test_percentages_have_one_form() -> None:
 def test_seconds_include_the_work_started_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     monkeypatch.setattr(torch.accelerator, "synchronize", lambda device: order.append(str(device)))
-    monkeypatch.setattr(time, "monotonic", lambda: order.append("clock") or float(len(order)))
-    found, seconds = timed(lambda: order.append("run") or 7, torch.device("cuda:0"))
+    monkeypatch.setattr(time, "perf_counter", lambda: order.append("clock") or float(len(order)))
+    found, (seconds, _) = timed(lambda: order.append("run") or 7, torch.device("cuda:0"))
     assert order == ["cuda:0", "clock", "run", "cuda:0", "clock"] and (found, seconds) == (7, 3)
 
 

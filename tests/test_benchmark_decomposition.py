@@ -100,7 +100,7 @@ def test_wrong_options(options: dict[str, Any], splits: tuple[str, ...], says: s
 
 
 def test_no_data_and_no_model_are_asked_for(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="leave out the data root"):
+    with pytest.raises(UsageError, match="leave out --data-root"):
         opened("size", data_root=tmp_path)
     assert find_model(None, find_suite("decomposition").concepts) == Path()
     with pytest.raises(UsageError, match="leave out --model"):

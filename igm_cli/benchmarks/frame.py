@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-import torch
 from torch import Tensor
 
 from igm_cli.benchmarks.baselines.fit import Baseline, Budget, Fitted, TrainingData, fit
 from igm_cli.benchmarks.suite import Bench, Method, Request, Row
-from igm_cli.benchmarks.timing import machine, synchronize
+from igm_cli.benchmarks.timing import machine
 from igm_cli.bundled import name_of
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint, model_fingerprint
 from igm_cli.core.files import file_hash, fingerprint_of, home_expanded, parse_toml
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from igm_cli.benchmarks.scores import Scores
-
-T = TypeVar("T")
 
 MOST = 10**9
 """Largest value of a numeric option."""
@@ -167,7 +163,7 @@ class MachineBench(DeclaredBench):
     def __init__(self, suite: DeclaredSuite, request: Request) -> None:
         super().__init__(suite, request)
         if request.data_root is not None:
-            raise UsageError(f"the {suite.name} benchmark {self.makes}; leave out the data root")
+            raise UsageError(f"the {suite.name} benchmark {self.makes}; leave out --data-root")
         self.machine = machine(self.device)
 
 
@@ -244,15 +240,6 @@ def checkpoint_info(checkpoint: Checkpoint) -> dict[str, Any]:
     """Returns the report's facts about a checkpoint."""
     info, kept = checkpoint.spec.info, ("data", "steps", "training", "hardware")
     return {"checkpoint": checkpoint.name, **{key: info[key] for key in kept if key in info}}
-
-
-def timed(run: Callable[[], T], device: torch.device) -> tuple[T, float]:
-    """Returns the result of a run, and the seconds until the device had done all of it."""
-    synchronize(device)
-    started = time.monotonic()
-    result = run()
-    synchronize(device)
-    return result, time.monotonic() - started
 
 
 def inversion_row(label: str, predicted: Any, found: Inversion, seconds: float) -> Row:
