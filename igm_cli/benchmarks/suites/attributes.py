@@ -64,7 +64,7 @@ class AttributeBench(frame.CheckpointBench):
         if not isinstance(contrast, int | float) or isinstance(contrast, bool) or not 0 <= contrast < math.inf:
             raise UsageError(f"--set contrast takes a number of at least 0, not {contrast!r}")
         self.contrast = float(contrast)
-        self.faces = self.whole_number("faces", 0, least=2) if "faces" in self.options else None
+        self.faces = self.whole_number("faces", 0) if "faces" in self.options else None
         if self.faces and request.data_root:
             raise UsageError("--set faces is about drawn faces; leave it out, or leave out --data-root")
         self.scenes: dict[str, frame.AnnotatedImages] = {}
