@@ -243,7 +243,7 @@ def test_coupled_and_resonator_are_paired() -> None:
         row(RESONATOR, [3, 0, 0, 3, 2]),
         row(COUPLED, [2], point="K2-n4-D64"),
     ]
-    found = paired([Score(each) for each in rows], COUPLED, RESONATOR)
+    found = paired([Score(each) for each in rows], RESONATOR)
     assert found == {"K3-n100-D1000": (5, 1, 2, 1)}
     assert found["K3-n100-D1000"].p == 1
 

@@ -82,13 +82,13 @@ class ObjectsBench(frame.CheckpointBench):
             )
         self.places = registry.concept_parser("pos")  # baselines predict only positions
         root = frame.folder_of(request, request.splits[0], "of annotated photographs")
-        given = {key: value for key, value in self.options.items() if key in self.adapter.options}
+        self.given = {key: value for key, value in self.options.items() if key in self.adapter.options}
         part = str(self.options.get("part", "val"))
         if part not in self.adapter.splits:
             raise UsageError(f"--set part takes {' or '.join(self.adapter.splits)}, not {part!r}")
-        given |= {"data_root": root, "progress": request.progress} | request.reading(self.adapter)
-        measured = self.adapter.load(part, **given)
-        self.photographs = self.adapter.load(self.adapter.splits[0], **given)  # the training split
+        how = {"data_root": root, "progress": request.progress, **request.reading(self.adapter), **self.given}
+        measured = self.adapter.load(part, **how)
+        self.photographs = self.adapter.load(self.adapter.splits[0], **how)  # the training split
         self.radius = self._radius()
         self.bands = Bands(self.radius, float(self.numbers["border"]))
         unit = int(getattr(self.checkpoint.denoiser, "multiple", 1))
@@ -155,10 +155,9 @@ class ObjectsBench(frame.CheckpointBench):
 
     def trained_on(self, inside: bool) -> TrainingData:
         """Returns the training crops; with ``inside``, only objects whose centres lie in a crop count."""
-        given = {key: str(value) for key, value in self.options.items() if key in self.adapter.options}
         about = {
             "folder": self.folder_identity,
-            "options": given,
+            "options": {key: str(value) for key, value in self.given.items()},
             "crops": asdict(self.crops),
             "held_out": [HELD_OUT, HELD_CROPS],
             "inside": inside,
