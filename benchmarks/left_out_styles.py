@@ -16,12 +16,12 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from math import nan
 from pathlib import Path
 from statistics import mean
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -93,16 +93,8 @@ def preset_without(styles: Sequence[str]) -> str:
     """Returns the preset of the bundled model, TOML, without the scenes in some styles."""
     parts = read_preset(registry.dataset("animals"), "finetune")["data"]
     kept = [part for part in parts if part["options"].get("styles") not in styles]
-    return "\n".join(['extends = "finetune"', "data = [", *(f"  {_inline(part)}," for part in kept), "]\n"])
-
-
-def _inline(table: Mapping[str, Any]) -> str:
-    """Returns an inline TOML table of strings, numbers and such tables."""
-    pairs = (
-        f"{key} = {_inline(value) if isinstance(value, Mapping) else json.dumps(value)}"
-        for key, value in table.items()
-    )
-    return f"{{ {', '.join(pairs)} }}"
+    tables = [json.dumps(part, separators=(", ", " = ")) for part in kept]  # as TOML writes tables
+    return "\n".join(['extends = "finetune"', "data = [", *(f"  {table}," for table in tables), "]\n"])
 
 
 class Seen(NamedTuple):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
-from igm_cli.core.files import home_expanded
+from igm_cli.core.files import file_hash, home_expanded
 from igm_cli.errors import InputError, UsageError, cause
 
 SUFFIXES = (
@@ -49,6 +49,9 @@ RESULT = b'{"schema": "igm.'
 
 HEAD, MOST_READ = 4096, 1 << 26
 """Bytes of a file that tell it from others, and size of the largest table that is read whole for this."""
+
+LONGEST_PATH = 255
+"""Most characters of an option that may be a path: systems refuse to look for a longer name."""
 
 _LONGEST_STEM = 100
 
@@ -167,6 +170,18 @@ def content_of(root: Path, *without: Path) -> str:
         if not content.startswith(RESULT):
             digest.update(f"{path.as_posix()} {size} ".encode(errors="surrogateescape") + content)
     return digest.hexdigest()[:8]
+
+
+def option_identity(value: object) -> str:
+    """Returns the value of an option as identities hold it: a file by its name, a folder by its name and content."""
+    path = home_expanded(text := str(value))
+    if not text or len(text) > LONGEST_PATH or not path.exists():
+        return text
+    if path.is_file():
+        return path.name
+    # Of large files, the content of the folder is the beginning.
+    weights = file_hash(*sorted(path.glob("*.safetensors")))
+    return f"{path.absolute().name}-{content_of(path)}-{weights[:8]}"
 
 
 def expand_inputs(

@@ -272,8 +272,13 @@ def cut_out(image: Image, frame: Frame, image_size: tuple[int, int]) -> Tensor:
 
 def from_model(x: Tensor) -> Image:
     """Returns ``[3,H,W]`` in -1..1 as an RGB image; inverse of :func:`to_model`."""
-    import torch
     from PIL import Image
 
-    pixels = ((x.detach().float().cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+    return Image.fromarray(as_bytes(x).permute(1, 2, 0).numpy())
+
+
+def as_bytes(x: Tensor) -> Tensor:
+    """Returns values in -1..1 rounded to bytes, on the CPU."""
+    import torch
+
+    return ((x.detach().float().cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

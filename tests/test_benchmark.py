@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
@@ -22,16 +22,20 @@ from test_cli import one_sentence
 
 from igm_cli.app import main
 from igm_cli.benchmarks.baselines.fit import Budget, Fitted, TrainingData
-from igm_cli.benchmarks.baselines.slot_attention import SlotAttentionSet
-from igm_cli.benchmarks.frame import CheckpointBench, option_identity, timed
+from igm_cli.benchmarks.baselines.resnet import ResNetFactors, ResNetSet
+from igm_cli.benchmarks.baselines.slot_attention import DinosaurSet, SlotAttentionSet
+from igm_cli.benchmarks.frame import CheckpointBench
 from igm_cli.benchmarks.intervals import clustered_rate, mean, rate, ratio
 from igm_cli.benchmarks.report import calibration_rows, percent
 from igm_cli.benchmarks.scores import Paired
 from igm_cli.benchmarks.suite import Infos, Method, Record, Report, Request, Row, find_suite
+from igm_cli.benchmarks.timing import timed
 from igm_cli.commands.benchmark import parse_budget
 from igm_cli.commands.benchmark_run import run_benchmark
 from igm_cli.commands.schemas import is_record
+from igm_cli.core.concepts import Categorical
 from igm_cli.errors import OutputError, UsageError
+from igm_cli.folders import option_identity
 from igm_cli.output import Output
 
 # The command
@@ -224,14 +228,35 @@ def test_folders_among_options_are_known_by_their_content(
     assert option_identity("~/a/resnet") == first
 
 
-def test_baselines_that_saw_other_images_are_others(tmp_path: Path) -> None:
-    baseline, budget = SlotAttentionSet((16, 16)), Budget(steps=1)
+def kept(size: tuple[int, int], given: dict[str, str], dataset: str = "clevr", baseline: Any = None) -> Path:
+    """Returns the cache folder of a trained baseline."""
+    request = SimpleNamespace(seed=0, cache=Path(), range_option=given)
+    bench: Any = SimpleNamespace(request=request, image_size=size, dataset=dataset)
+    data: Any = TrainingData({}, list)  # type: ignore[arg-type]
+    return CheckpointBench.folder_of(bench, baseline or SlotAttentionSet(size), data, 0, Budget(steps=1))
 
-    def kept(size: tuple[int, int], given: dict[str, str], dataset: str = "clevr") -> Path:
-        request = SimpleNamespace(seed=0, cache=tmp_path, range_option=given)
-        bench: Any = SimpleNamespace(request=request, image_size=size, dataset=dataset)
-        return CheckpointBench.folder_of(bench, baseline, TrainingData({}, list), 0, budget)  # type: ignore[arg-type]
 
+@pytest.mark.parametrize(
+    "starting",
+    [
+        lambda folder: ResNetSet((16, 16), weights=folder),
+        lambda folder: ResNetFactors(Categorical({"one": ("a", "b")}), weights=folder),
+        lambda folder: DinosaurSet((16, 16), dino=folder),
+    ],
+)
+def test_baselines_that_start_from_other_weights_are_others(
+    starting: Callable[[str], Any], tmp_path: Path
+) -> None:
+    def started(folder: str, weights: bytes) -> Path:
+        (tmp_path / folder / "net").mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / "net/model.safetensors").write_bytes(weights)
+        return kept((16, 16), {}, baseline=starting(str(tmp_path / folder / "net")))
+
+    first = started("here", b"1")
+    assert first == started("moved", b"1") != started("here", b"2")
+
+
+def test_baselines_that_saw_other_images_are_others() -> None:
     first = kept((16, 16), {})
     assert first == kept((16, 16), {})
     assert (
@@ -249,8 +274,8 @@ def test_percentages_have_one_form() -> None:
 def test_seconds_include_the_work_started_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     monkeypatch.setattr(torch.accelerator, "synchronize", lambda device: order.append(str(device)))
-    monkeypatch.setattr(time, "monotonic", lambda: order.append("clock") or float(len(order)))
-    found, seconds = timed(lambda: order.append("run") or 7, torch.device("cuda:0"))
+    monkeypatch.setattr(time, "perf_counter", lambda: order.append("clock") or float(len(order)))
+    found, (seconds, _) = timed(lambda: order.append("run") or 7, torch.device("cuda:0"))
     assert order == ["cuda:0", "clock", "run", "cuda:0", "clock"] and (found, seconds) == (7, 3)
 
 

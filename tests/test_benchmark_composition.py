@@ -195,7 +195,7 @@ def test_a_missing_model_is_told_with_the_command_that_trains_it(run: Run, tmp_p
 
 
 def test_a_data_root_is_refused(run: Run, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="leave out the data root"):
+    with pytest.raises(InputError, match="leave out --data-root"):
         run.opened(data_root=tmp_path)
 
 

@@ -179,7 +179,7 @@ def test_memory_of_one_inversion(tiny: Checkpoint, tiny_model: Path) -> None:
 
 def test_options(bench: CostBench) -> None:
     assert bench.numbers["images"] == 1 and bench.numbers["objects"] == 5
-    with pytest.raises(UsageError, match="leave out the data root"):
+    with pytest.raises(UsageError, match="leave out --data-root"):
         find_suite("cost").open(replace(bench.request, data_root=Path()))
 
 

@@ -100,7 +100,7 @@ def test_wrong_options(options: dict[str, Any], splits: tuple[str, ...], says: s
 
 
 def test_no_data_and_no_model_are_asked_for(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="leave out the data root"):
+    with pytest.raises(UsageError, match="leave out --data-root"):
         opened("size", data_root=tmp_path)
     assert find_model(None, find_suite("decomposition").concepts) == Path()
     with pytest.raises(UsageError, match="leave out --model"):
@@ -243,7 +243,7 @@ def test_coupled_and_resonator_are_paired() -> None:
         row(RESONATOR, [3, 0, 0, 3, 2]),
         row(COUPLED, [2], point="K2-n4-D64"),
     ]
-    found = paired([Score(each) for each in rows], COUPLED, RESONATOR)
+    found = paired([Score(each) for each in rows], RESONATOR)
     assert found == {"K3-n100-D1000": (5, 1, 2, 1)}
     assert found["K3-n100-D1000"].p == 1
 

@@ -12,7 +12,7 @@ from benchmark_cases import Run, recorded, records_of
 
 from igm_cli.benchmarks.suite import Plot
 from igm_cli.benchmarks.suites import object_discovery
-from igm_cli.benchmarks.suites.object_discovery import metrics
+from igm_cli.benchmarks.suites.object_discovery_report import metrics
 from igm_cli.core.checkpoint import ModelSpec, save_checkpoint
 from igm_cli.core.noise_schedule import ScheduleConfig
 from igm_cli.errors import InputError

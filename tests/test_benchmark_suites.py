@@ -164,9 +164,10 @@ def test_declarations_are_complete(run: Run) -> None:
 
 def test_whole_numbers_are_no_less_than_they_may(run: Run) -> None:
     words = find_suite(run.name).words  # type: ignore[attr-defined]
-    assert words["numbers"].keys() >= words.get("least", {}).keys()
-    for name in words["numbers"]:
-        least = words.get("least", {}).get(name, 1)
-        for wrong in (least - 1, least + 0.5, "few", True, 10**10):
-            with pytest.raises(UsageError, match=f"--set {name} takes a whole number of {least} to"):
+    least, most = words.get("least", {}), words.get("most", {})
+    assert find_suite(run.name).options.keys() >= {*words["numbers"], *least, *most}
+    for name in {*words["numbers"], *least, *most}:
+        low, high = least.get(name, 1), most.get(name, 10**9)
+        for wrong in (low - 1, low + 0.5, "few", True, high + 1):
+            with pytest.raises(UsageError, match=f"--set {name} takes a whole number of {low} to {high}, not"):
                 run.opened(options={**run.request.options, name: wrong})

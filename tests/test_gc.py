@@ -13,14 +13,14 @@ from torch import Tensor
 
 from igm_cli.benchmarks.baselines.fit import Budget, TrainingData, fit
 from igm_cli.benchmarks.baselines.gc import GenerativeClassifier
-from igm_cli.benchmarks.baselines.gc_inversion import SetSettings, count_set, invert_set
+from igm_cli.benchmarks.baselines.gc_inversion import SetSettings, invert_set
 from igm_cli.benchmarks.baselines.gc_network import Relations, SetAttention, SetConfig, SetDenoiser
 from igm_cli.core.checkpoint import ModelSpec, save_checkpoint
 from igm_cli.core.concepts import Continuous
 from igm_cli.core.metrics import match
 from igm_cli.core.models.factored import FactoredConfig
 from igm_cli.core.noise_schedule import Schedule, ScheduleConfig
-from igm_cli.errors import InputError, MissingError, UsageError
+from igm_cli.errors import InputError, MissingError
 
 SIZE = (48, 32)
 TINY = SetConfig(FactoredConfig(image_size=SIZE, channels=(16, 16, 16), blocks=1, window=3), 16, 2, 1, 2)
@@ -185,9 +185,9 @@ TRUTH = torch.tensor([[0.2, 0.3], [0.36, 0.42], [0.7, 0.75], [0.85, 0.2]])
 
 def test_inversion_finds_the_positions() -> None:
     settings = SetSettings(draws=8, low=0.3, high=0.6)
-    found = invert_set(Oracle(), blobs(TRUTH[None])[0], 4, settings)
+    found = invert_set(Oracle(), blobs(TRUTH[None])[0], [4], settings)
     assert float(match(found.concepts, TRUTH).squared.max()) < 1e-4
-    again = invert_set(Oracle(), blobs(TRUTH[None])[0], 4, settings)
+    again = invert_set(Oracle(), blobs(TRUTH[None])[0], [4], settings)
     assert torch.equal(found.concepts, again.concepts) and found.passes == again.passes > 100
     assert found.seconds > 0 and found.error < 1e-3
 
@@ -206,18 +206,16 @@ class Recording(Oracle):
 
 def test_descent_looks_at_all_draws() -> None:
     oracle, settings = Recording(), SetSettings(draws=8, low=0.3, high=0.6, scan_sets=8, restarts=2, steps=8)
-    invert_set(oracle, blobs(TRUTH[None, :1])[0], 1, settings)
+    invert_set(oracle, blobs(TRUTH[None, :1])[0], [1], settings)
     assert len(oracle.t) == 8
 
 
 def test_counting_takes_the_least_error() -> None:
     image = blobs(TRUTH[None, :3])[0]
     settings = SetSettings(draws=8, low=0.3, high=0.6, scan_sets=32, restarts=4)
-    found = count_set(Oracle(), image, k_min=0, k_max=3, settings=settings)
+    found = invert_set(Oracle(), image, range(4), settings)
     assert len(found.concepts) == 3
-    assert len(invert_set(Oracle(), image, 0, settings).concepts) == 0
-    with pytest.raises(UsageError, match="k-max"):
-        count_set(Oracle(), image, k_min=3, k_max=2)
+    assert len(invert_set(Oracle(), image, [0], settings).concepts) == 0
 
 
 def scattered(seed: int, k: int) -> Tensor:
@@ -236,7 +234,7 @@ def test_six_objects_are_found_exactly_within_a_thousand_passes(seed: int) -> No
     truth = scattered(seed, 6)
     settings = SetSettings(draws=8, low=0.3, high=0.6, restarts=4, scan_sets=48)
     image = blobs(truth[None], (96, 64), 9.0)[0]
-    found = invert_set(Oracle((96, 64), 9.0), image, 6, settings)  # type: ignore[arg-type]
+    found = invert_set(Oracle((96, 64), 9.0), image, [6], settings)  # type: ignore[arg-type]
     assert float(match(found.concepts, truth).squared.max()) < 1e-8
     assert found.passes < 1000
 
@@ -302,5 +300,5 @@ def test_learns_under_fit(tmp_path: Path) -> None:
     with torch.no_grad():
         assert baseline.validate(fitted.model, images, concepts, present) == pytest.approx(fitted.validation)
     known = fitted.model.requires_grad_(False)
-    found = invert_set(known, images[0], 2, SetSettings(draws=4, scan_sets=8, restarts=2, steps=4))  # type: ignore[arg-type]
+    found = invert_set(known, images[0], [2], SetSettings(draws=4, scan_sets=8, restarts=2, steps=4))  # type: ignore[arg-type]
     assert found.concepts.shape == (2, 2)

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-import torch
 from torch import Tensor
 
 from igm_cli.benchmarks.baselines.fit import Baseline, Budget, Fitted, TrainingData, fit
 from igm_cli.benchmarks.suite import Bench, Method, Request, Row
-from igm_cli.benchmarks.timing import machine, synchronize
+from igm_cli.benchmarks.timing import machine
 from igm_cli.bundled import name_of
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint, model_fingerprint
-from igm_cli.core.files import file_hash, fingerprint_of, home_expanded, parse_toml
+from igm_cli.core.files import fingerprint_of, parse_toml
 from igm_cli.core.types import Inversion, InversionSettings
 from igm_cli.errors import InputError, UsageError
-from igm_cli.folders import content_of
+from igm_cli.folders import content_of, option_identity
 from igm_cli.imaging import to_model, to_rgb
 from igm_cli.plugins import registry
 from igm_cli.plugins.base import ConceptParser, Frame
@@ -32,13 +30,8 @@ if TYPE_CHECKING:
 
     from igm_cli.benchmarks.scores import Scores
 
-T = TypeVar("T")
-
 MOST = 10**9
-"""Largest value of a numeric option."""
-
-LONGEST_PATH = 255
-"""Most characters of an option that may be a path: systems refuse to look for a longer name."""
+"""Largest value of a numeric option whose suite declares no other."""
 
 
 class Split(NamedTuple):
@@ -93,17 +86,14 @@ class DeclaredBench:
     def __init__(self, suite: DeclaredSuite, request: Request) -> None:
         self.suite, self.request = suite, request
         self.options, self.device = request.options, request.device
-        least = suite.words.get("least", {})
-        self.numbers = {
-            name: self.whole_number(name, value, least.get(name, 1))
-            for name, value in suite.words.get("numbers", {}).items()
-        }
+        self.numbers = {name: self.whole_number(name, n) for name, n in suite.words.get("numbers", {}).items()}
 
-    def whole_number(self, name: str, default: int, least: int = 1) -> int:
-        """Returns a numeric option; raises UsageError if it is not an integer or too small."""
-        value = self.options.get(name, default)
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MOST:
-            raise UsageError(f"--set {name} takes a whole number of {least} to {MOST}, not {str(value)[:40]!r}")
+    def whole_number(self, name: str, default: int) -> int:
+        """Returns a numeric option; raises UsageError if it is not an integer in the range that the suite declares."""
+        value, words = self.options.get(name, default), self.suite.words
+        least, most = words.get("least", {}).get(name, 1), words.get("most", {}).get(name, MOST)
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            raise UsageError(f"--set {name} takes a whole number of {least} to {most}, not {str(value)[:40]!r}")
         return value
 
     def image_identity(self, dataset: str, **more: Any) -> dict[str, Any]:
@@ -147,18 +137,6 @@ def version_of(dataset: str) -> int:
     return int(getattr(registry.dataset(dataset), "version", 0))
 
 
-def option_identity(value: Any) -> str:
-    """Returns the value of an option as identities hold it: a file by its name, a folder by its name and content."""
-    path = home_expanded(text := str(value))
-    if not text or len(text) > LONGEST_PATH or not path.exists():
-        return text
-    if path.is_file():
-        return path.name
-    # Of large files, the content of the folder is the beginning.
-    weights = file_hash(*sorted(path.glob("*.safetensors")))
-    return f"{path.absolute().name}-{content_of(path)}-{weights[:8]}"
-
-
 class MachineBench(DeclaredBench):
     """A suite that makes its own problems, and whose rows depend on the machine."""
 
@@ -167,7 +145,7 @@ class MachineBench(DeclaredBench):
     def __init__(self, suite: DeclaredSuite, request: Request) -> None:
         super().__init__(suite, request)
         if request.data_root is not None:
-            raise UsageError(f"the {suite.name} benchmark {self.makes}; leave out the data root")
+            raise UsageError(f"the {suite.name} benchmark {self.makes}; leave out --data-root")
         self.machine = machine(self.device)
 
 
@@ -244,15 +222,6 @@ def checkpoint_info(checkpoint: Checkpoint) -> dict[str, Any]:
     """Returns the report's facts about a checkpoint."""
     info, kept = checkpoint.spec.info, ("data", "steps", "training", "hardware")
     return {"checkpoint": checkpoint.name, **{key: info[key] for key in kept if key in info}}
-
-
-def timed(run: Callable[[], T], device: torch.device) -> tuple[T, float]:
-    """Returns the result of a run, and the seconds until the device had done all of it."""
-    synchronize(device)
-    started = time.monotonic()
-    result = run()
-    synchronize(device)
-    return result, time.monotonic() - started
 
 
 def inversion_row(label: str, predicted: Any, found: Inversion, seconds: float) -> Row:

@@ -6,27 +6,27 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
+T = TypeVar("T")
 
-@dataclass(frozen=True)
-class Clock:
-    """One timed run: wall-clock seconds, and processor seconds of all threads."""
+
+class Clock(NamedTuple):
+    """The time of a run: wall-clock seconds, and processor seconds of all threads."""
 
     seconds: float
     cpu_seconds: float
 
 
-def clocked(run: Callable[[], Any], device: torch.device) -> Clock:
-    """Times one run, including the work it started on the device."""
+def timed(run: Callable[[], T], device: torch.device) -> tuple[T, Clock]:
+    """Returns the result of a run, and its time until the device had done all of it."""
     synchronize(device)
     cpu, wall = time.process_time(), time.perf_counter()
-    run()
+    result = run()
     synchronize(device)
-    return Clock(time.perf_counter() - wall, time.process_time() - cpu)
+    return result, Clock(time.perf_counter() - wall, time.process_time() - cpu)
 
 
 def synchronize(device: torch.device) -> None:

@@ -10,7 +10,7 @@ Sets are compared only by their total error, so none of this requires the model 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +20,6 @@ from torch import Tensor
 from igm_cli.benchmarks.baselines.gc_network import SetDenoiser
 from igm_cli.core.device import inference_precision
 from igm_cli.core.noise_schedule import draw
-from igm_cli.errors import UsageError
 
 CHUNK = 32  # evaluations per batch, so that residuals stay in the cache
 CELL = 4  # side in pixels of the cells in which random sets are compared
@@ -57,20 +56,14 @@ class SetInversion:
     passes: int  # evaluations of the trunk and of the set head; one with gradients counts once
 
 
-def invert_set(model: SetDenoiser, image: Tensor, k: int, settings: SetSettings | None = None) -> SetInversion:
-    """Finds K positions in an image ``[C,H,W]`` in -1..1; faster if the model's parameters are frozen."""
-    return count_set(model, image, k_min=k, k_max=k, settings=settings)
+def invert_set(model: SetDenoiser, image: Tensor, sizes: Iterable[int], settings: SetSettings) -> SetInversion:
+    """Finds the set of positions with the least error in an image ``[C,H,W]`` in -1..1.
 
-
-def count_set(
-    model: SetDenoiser, image: Tensor, *, k_min: int = 1, k_max: int = 10, settings: SetSettings | None = None
-) -> SetInversion:
-    """Finds the set of ``k_min`` to ``k_max`` positions with the least error, searching each K as if it were given."""
-    if not 0 <= k_min <= k_max:
-        raise UsageError(f"k-min {k_min} must lie between 0 and k-max {k_max}")
+    Each of the sizes K is searched as if it were given.  It is faster if the model's parameters are frozen.
+    """
     began = time.monotonic()
-    search = _Search(model, image, settings or SetSettings())
-    concepts, error = min((search.run(k) for k in range(k_min, k_max + 1)), key=lambda end: end[1])
+    search = _Search(model, image, settings)
+    concepts, error = min((search.run(k) for k in sizes), key=lambda end: end[1])
     return SetInversion(concepts.float().cpu(), error, time.monotonic() - began, search.passes)
 
 

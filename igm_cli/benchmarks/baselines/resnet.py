@@ -20,6 +20,7 @@ from igm_cli.benchmarks.baselines.set_prediction import Prediction, SetPredictor
 from igm_cli.core.concepts import Categorical
 from igm_cli.core.files import HUB
 from igm_cli.errors import MissingError, need
+from igm_cli.folders import option_identity
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -57,6 +58,10 @@ class ResNetOptions(Baseline):
     learning_rates: tuple[float, ...] = (3e-4, 1e-3)
     weight_decay: float = 0.01
     name: str = "resnet"
+
+    def describe(self) -> dict[str, Any]:
+        """Returns everything that shapes the model, as JSON; of weights in a folder, the content."""
+        return {**super().describe(), "weights": self.weights and option_identity(self.weights)}
 
     def backbone(self) -> Any:
         """Returns a ``transformers.ResNetModel``, pretrained or with fresh weights."""

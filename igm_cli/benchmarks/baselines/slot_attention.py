@@ -22,6 +22,7 @@ from torch.nn import functional
 from igm_cli.benchmarks.baselines.resnet import imagenet_normalised, load_pretrained
 from igm_cli.benchmarks.baselines.set_prediction import Prediction, SetPredictor, mlp
 from igm_cli.errors import need
+from igm_cli.folders import option_identity
 
 
 class SlotAttention(nn.Module):
@@ -210,3 +211,7 @@ class DinosaurSet(SetPredictor):
     reconstruction: float = 1.0  # weight of the feature reconstruction in the loss
     learning_rates: tuple[float, ...] = (2e-4, 4e-4)
     name: str = "dinosaur"
+
+    def describe(self) -> dict[str, Any]:
+        """Returns everything that shapes the model, as JSON; of weights in a folder, the content."""
+        return {**super().describe(), "dino": option_identity(self.dino)}

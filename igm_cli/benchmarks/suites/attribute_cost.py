@@ -18,7 +18,7 @@ import torch
 from igm_cli.benchmarks.report import capitalised, declared_table
 from igm_cli.benchmarks.scores import grouped
 from igm_cli.benchmarks.suite import Curve, Plot, Record, Report, Row
-from igm_cli.benchmarks.timing import clocked
+from igm_cli.benchmarks.timing import timed
 from igm_cli.core.checkpoint import Checkpoint
 from igm_cli.core.concepts import Categorical
 from igm_cli.core.denoiser import Denoiser
@@ -72,7 +72,7 @@ class FactorCost:
             return invert(denoiser, image, settings, composition=self.checkpoint.spec.composition)
 
         found = run()
-        return statistics.median(clocked(run, self.device).seconds for _ in range(REPEATS)), found
+        return statistics.median(timed(run, self.device)[1].seconds for _ in range(REPEATS)), found
 
 
 def _row(label: str, factors: int, seconds: float, calls: int, draws: int) -> Row:

@@ -19,6 +19,7 @@ from igm_cli.benchmarks.intervals import Estimate, mean, proportion
 from igm_cli.benchmarks.scores import Rows, ScoredSplits, Scores, agreement, paired_with
 from igm_cli.benchmarks.suite import Infos, Method, Record, Report, Request, Row
 from igm_cli.benchmarks.suites.attribute_cost import COUNTS, ENUMERATE, FactorCost, factor_report
+from igm_cli.benchmarks.timing import timed
 from igm_cli.core.concepts import Categorical
 from igm_cli.core.device import inference_precision
 from igm_cli.core.inference.engine import invert
@@ -63,7 +64,7 @@ class AttributeBench(frame.CheckpointBench):
         if not isinstance(contrast, int | float) or isinstance(contrast, bool) or not 0 <= contrast < math.inf:
             raise UsageError(f"--set contrast takes a number of at least 0, not {contrast!r}")
         self.contrast = float(contrast)
-        self.faces = self.whole_number("faces", 0, least=2) if "faces" in self.options else None
+        self.faces = self.whole_number("faces", 0) if "faces" in self.options else None
         if self.faces and request.data_root:
             raise UsageError("--set faces is about drawn faces; leave it out, or leave out --data-root")
         self.scenes: dict[str, frame.AnnotatedImages] = {}
@@ -160,7 +161,7 @@ class AttributeBench(frame.CheckpointBench):
 
         def rows(scene: frame.AnnotatedImage) -> list[Row]:
             image = scene.x0.to(self.device)
-            found, seconds = frame.timed(lambda: baseline.invert(model, image, s), self.device)
+            found, (seconds, _) = timed(lambda: baseline.invert(model, image, s), self.device)
             cost = {"seconds": seconds, "calls": found.network_calls, "draws": s.max_draws}
             return [{"label": baseline.name, "predicted": list(found.values), "confidence": None, **cost}]
 
@@ -174,7 +175,7 @@ class AttributeBench(frame.CheckpointBench):
         def rows(scene: frame.AnnotatedImage) -> list[Row]:
             image = scene.x0[None].to(self.device)
             with inference_precision(self.device):
-                chances, seconds = frame.timed(
+                chances, (seconds, _) = timed(
                     lambda: baseline.predict(trained.model, image).float(), self.device
                 )
             return [self.named("resnet-50", chances[0], seconds=seconds, calls=1, draws=0)]
@@ -204,7 +205,7 @@ class AttributeBench(frame.CheckpointBench):
 
         def rows(scene: frame.AnnotatedImage) -> list[Row]:
             image = scene.x0.to(self.device)
-            found, seconds = frame.timed(lambda: chances(image).cpu(), self.device)
+            found, (seconds, _) = timed(lambda: chances(image).cpu(), self.device)
             return [self.named(READ_OUT, found, seconds=seconds, calls=s.draws, draws=s.draws)]
 
         return self.on_images(rows, {**frame.checkpoint_info(self.checkpoint), "settings": f"{s.draws} draws"})

@@ -34,7 +34,7 @@ class CompositionBench(frame.CheckpointBench):
     def __init__(self, suite: frame.DeclaredSuite, request: Request) -> None:
         super().__init__(suite, request)
         if request.data_root is not None:
-            raise InputError("composition renders the images that it compares with; leave out the data root")
+            raise InputError("composition renders the images that it compares with; leave out --data-root")
         if not isinstance(self.checkpoint.denoiser.space, Continuous):
             raise InputError("composition measures models of positions")
         self._judges = cache(self._make_judges)
@@ -115,9 +115,7 @@ class CompositionBench(frame.CheckpointBench):
             found["models"] = {name: dict(model.identity) for name, model in sorted(self.models.items())}
         asked = [part.asked for part in self.parts.values() if isinstance(part, Expressions)]
         if others := {each["dataset"] for each in asked if "dataset" in each}:
-            found["other_scenes"] = {
-                name: int(getattr(registry.dataset(name), "version", 0)) for name in sorted(others)
-            }
+            found["other_scenes"] = {name: frame.version_of(name) for name in sorted(others)}
         return found
 
     def method(self, name: str) -> Method:

@@ -17,14 +17,17 @@ from igm_cli.benchmarks.intervals import Estimate, mean, proportion, rate
 from igm_cli.benchmarks.scores import Rows
 from igm_cli.benchmarks.suite import Row
 from igm_cli.benchmarks.suites.composition_judges import KINDS, DescribedObjects, Judges
+from igm_cli.benchmarks.timing import timed
 from igm_cli.core.checkpoint import Checkpoint
 from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.inference.call_counter import CallCounter
 from igm_cli.core.inference.engine import invert
 from igm_cli.core.metrics import match
 from igm_cli.core.sampling import Composed, Langevin, sample
+from igm_cli.core.training.batches import as_floats
 from igm_cli.core.types import InversionSettings
 from igm_cli.core.validation import LARGEST
+from igm_cli.imaging import as_bytes
 
 CONDITIONAL = "conditional"
 """The method of one conditional model that is not composed."""
@@ -115,12 +118,12 @@ class DrawnSplit(ABC):
         how = sampling(method, self.numbers)
         corrector = Langevin(how.pop("correct")) if "correct" in how else None
         asked, seed = Composed.of(counter, concepts, *composed), self.own_seed(other)
-        images, seconds = frame.timed(
+        images, (seconds, _) = timed(
             lambda: sample(asked, (3, height, width), seed=seed, first=first, corrector=corrector, **how).cpu(),
             self.device,
         )
-        as_bytes = ((images + 1) * 127.5).round().clamp(0, 255) / 127.5 - 1
-        return [Drawn(image, seconds / count, counter.used.whole_calls / count) for image in as_bytes]
+        calls = counter.used.whole_calls / count
+        return [Drawn(image, seconds / count, calls) for image in as_floats(as_bytes(images))]
 
 
 @dataclass

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from igm_cli.benchmarks.timing import Clock, clocked
+from igm_cli.benchmarks.timing import Clock, timed
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint
 from igm_cli.core.device import keep_freed_memory
 from igm_cli.core.device import peak_memory as peak_gigabytes
@@ -82,7 +82,7 @@ class Meter:
 
     def timed(self, image: Tensor, settings: InversionSettings, k: int | None) -> Clock:
         """Times one inversion."""
-        return clocked(lambda: _invert(self.checkpoint, settings, image, k), image.device)
+        return timed(lambda: _invert(self.checkpoint, settings, image, k), image.device)[1]
 
     def counted(self, image: Tensor, settings: InversionSettings, k: int | None) -> NetworkUse:
         """Counts one untimed inversion."""
@@ -181,7 +181,7 @@ def seconds_in_turn(checkpoint: Checkpoint, settings: InversionSettings, images:
     """Returns the seconds in which this process inverts all images, K estimated, with all its threads."""
     run = partial(_invert, checkpoint, settings)
     run(images[0])
-    return clocked(lambda: [run(image) for image in images], images[0].device).seconds
+    return timed(lambda: [run(image) for image in images], images[0].device)[1].seconds
 
 
 def seconds_by_threads(

@@ -15,7 +15,7 @@ from igm_cli.benchmarks.frame import DeclaredSuite, MachineBench
 from igm_cli.benchmarks.suite import Infos, Method, Record, Report, Request, Row
 from igm_cli.benchmarks.suites.decomposition_points import COUPLED, EXHAUSTIVE, OWN, POINTS, RESONATOR, Point
 from igm_cli.benchmarks.suites.decomposition_report import build
-from igm_cli.benchmarks.timing import Clock, clocked, machine_note
+from igm_cli.benchmarks.timing import Clock, machine_note, timed
 from igm_cli.core.decomposition.auto import FEW_PRODUCTS
 from igm_cli.core.decomposition.codebooks import Codebooks
 from igm_cli.core.decomposition.coupled import CoupledDiffusion
@@ -108,16 +108,15 @@ class DecompositionBench(MachineBench):
             books = [binding.vector(spectrum, codebooks.dim) for spectrum in codebooks.spectra]
             searched = Codebooks([books[0][:kept], *books[1:]], binding.name, codebooks.precision)
         self._warm_up(method, point)
-        found: list[Decomposition] = []
-        clocks: list[Clock] = []
+        runs: list[tuple[Decomposition, Clock]] = []
 
-        def run() -> None:
+        def run() -> Decomposition:
             # Not the seed itself, from which the problems were drawn: the method would draw the same numbers.
-            found.append(decompose(vectors, searched, method, iterations=iterations, seed=seed + 1))
+            return decompose(vectors, searched, method, iterations=iterations, seed=seed + 1)
 
-        while not clocks or (sum(clock.seconds for clock in clocks) < LONG_ENOUGH and len(clocks) < MOST_RUNS):
-            clocks.append(clocked(run, self.device))
-        answer, fastest, share = found[0], min(clocks, key=lambda clock: clock.seconds), kept / point.codewords
+        while not runs or (sum(clock.seconds for _, clock in runs) < LONG_ENOUGH and len(runs) < MOST_RUNS):
+            runs.append(timed(run, self.device))
+        answer, fastest, share = runs[0][0], min(clock for _, clock in runs), kept / point.codewords
         right = (answer.indices.cpu() == plain.truth).sum(1).tolist()
         sure = (answer.confidence.cpu() >= SURE).all(1).int().tolist()
         each = 1 / (len(vectors) * share)
@@ -130,7 +129,7 @@ class DecompositionBench(MachineBench):
             "operations": (answer.operations / share).tolist(),
             "seconds": fastest.seconds * each,
             "cpu_seconds": fastest.cpu_seconds * each,
-            "runs": len(clocks),
+            "runs": len(runs),
             "exhaustive": whole,
         }
 

@@ -65,7 +65,7 @@ class Point:
         found = _NAME.fullmatch(name)
         if not found:
             raise UsageError(
-                f"{name!r} names no point; write one like K3-n50-D1000 or hrr-K3-n50-D1000-noise0.5"
+                f"{name!r} of --set points names no point; write one like K3-n50-D1000 or hrr-K3-n50-D1000-noise0.5"
             )
         part = {key: value for key, value in found.groupdict().items() if value is not None}
         binding = part.pop("binding", "map")

@@ -85,7 +85,7 @@ def build(records: Sequence[Record], infos: Infos, about: Mapping[str, str]) -> 
     splits = {split: list(map(Score, rows)) for split, rows in rows_by_split(records, about).items()}
     raced = {split: race for split, part in splits.items() if (race := races(part))}
     pairs = {
-        rival: {split: both for split, part in splits.items() if (both := paired(part, COUPLED, rival))}
+        rival: {split: both for split, part in splits.items() if (both := paired(part, rival))}
         for rival in RIVALS
     }
     failed = [name for name, info in infos.items() if "failed" in info]
@@ -150,13 +150,13 @@ def races(scored: Sequence[Score]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def paired(scored: Sequence[Score], first: str, second: str) -> dict[str, Paired]:
-    """Returns the paired comparison of two methods at every point where both were run."""
+def paired(scored: Sequence[Score], rival: str) -> dict[str, Paired]:
+    """Returns the paired comparison of coupled diffusion with a rival at every point where both were run."""
     found = {}
     for point, part in grouped(scored, itemgetter("point")).items():
-        hits = {score["label"]: score.hits for score in part if score["label"] in (first, second)}
+        hits = {score["label"]: score.hits for score in part if score["label"] in (COUPLED, rival)}
         if len(hits) == 2:
-            found[point] = Paired.of(list(zip(hits[first], hits[second], strict=False)))
+            found[point] = Paired.of(list(zip(hits[COUPLED], hits[rival], strict=False)))
     return found
 
 

@@ -13,21 +13,21 @@ from torch import Tensor
 from igm_cli.benchmarks import frame, report
 from igm_cli.benchmarks.baselines.fit import TrainingData
 from igm_cli.benchmarks.baselines.gc import GenerativeClassifier
-from igm_cli.benchmarks.baselines.gc_inversion import SetSettings, count_set, invert_set
+from igm_cli.benchmarks.baselines.gc_inversion import SetSettings, invert_set
 from igm_cli.benchmarks.baselines.resnet import ResNetSet
 from igm_cli.benchmarks.baselines.set_prediction import SetPredictor
 from igm_cli.benchmarks.baselines.slot_attention import DinosaurSet, SlotAttentionSet
-from igm_cli.benchmarks.intervals import Estimate, mean, rate, ratio
-from igm_cli.benchmarks.scores import Rows, ScoredSplits, Scores, by_label, grouped
-from igm_cli.benchmarks.suite import Figure, Infos, Method, PictureGrid, Plot, Record, Report, Request, Row
+from igm_cli.benchmarks.scores import ScoredSplits, Scores
+from igm_cli.benchmarks.suite import Infos, Method, Record, Report, Request, Row
 from igm_cli.benchmarks.suites import object_values
+from igm_cli.benchmarks.suites.object_discovery_report import RESTARTS, figures, metrics
+from igm_cli.benchmarks.timing import timed
 from igm_cli.core.checkpoint import Checkpoint, load_checkpoint
 from igm_cli.core.concepts import Product
 from igm_cli.core.device import inference_precision
 from igm_cli.core.files import home_expanded
 from igm_cli.core.inference.engine import invert
 from igm_cli.core.inference.reference import descend, score
-from igm_cli.core.metrics import match
 from igm_cli.core.training.batches import Samples
 from igm_cli.core.types import InversionSettings
 from igm_cli.errors import InputError
@@ -36,19 +36,12 @@ from igm_cli.plugins.base import Frame
 from igm_cli.plugins.samples import DatasetSamples, JoinedSamples
 
 RENDERED = 200  # images of a rendered split by default
-RESTARTS = (1, 5, 10, 15, 20)  # R of the paper's Table 1
 FEW_STEPS = 20  # steps for comparing the times of fewer starts
 RENDERS = {"objects": "3-5", "crowd": 0.7}
 """The training data of baselines: the rendered scenes of the checkpoint's last stage (the preset ``finetune``)."""
 RENDER_SEED = 1
 WORLD = 1000  # training images whose objects tell where places of the image are in the world
 HELD_OUT = 100  # images at the end of each part, used only to choose learning rates
-
-GROUPS = {
-    "folder": ("the images of the folder", ("folder-3-5", "folder-6-8", "folder")),
-    "rendered": ("rendered images", ("3-5", "6-8", "9-10")),
-}
-"""Splits plotted together over the number of objects: file stem to heading and splits."""
 
 
 class DiscoveryBench(frame.CheckpointBench):
@@ -180,7 +173,7 @@ class DiscoveryBench(frame.CheckpointBench):
 
         def rows(scene: frame.AnnotatedImage) -> list[Row]:
             image = scene.x0[None].to(self.device)
-            given, seconds = frame.timed(lambda: predict(image, len(scene.truth)), self.device)
+            given, (seconds, _) = timed(lambda: predict(image, len(scene.truth)), self.device)
             return [_row(label, given, predict(image, None), seconds=seconds, calls=1)]
 
         return self.on_images(rows, trained.info(self.request.budget))
@@ -196,8 +189,8 @@ class DiscoveryBench(frame.CheckpointBench):
 
         def rows(scene: frame.AnnotatedImage) -> list[Row]:
             image = scene.x0.to(self.device)
-            given = invert_set(model, image, len(scene.truth), settings)
-            free = count_set(model, image, k_max=most, settings=settings).concepts if most else None
+            given = invert_set(model, image, [len(scene.truth)], settings)
+            free = invert_set(model, image, range(1, most + 1), settings).concepts if most else None
             return [_row("gc", given.concepts, free, seconds=given.seconds, calls=given.passes)]
 
         return self.on_images(rows, trained.info(self.request.budget))
@@ -211,49 +204,8 @@ class DiscoveryBench(frame.CheckpointBench):
     def report(self, records: Sequence[Record], infos: Infos) -> Report:
         """Returns tables, plots, confusions and pictures."""
         scored = ScoredSplits(records, self.scenes, metrics)
-        figures: list[Figure] = []
-        for stem, (title, group) in GROUPS.items():
-            if labels := by_label(record for record in records if record["split"] in group):
-                rows = {label: list(part.values()) for label, part in labels.items()}
-                figures += [_over_objects(stem, title, rows), *_confusion(stem, title, rows)]
-        timed = [name for name in scored.scores if self.published(name)]
-        figures += [self._over_time(name, scored.scores[name]) for name in timed]
-        figures += [self._pictures(records, list(scored.scores))] if scored.scores else []
         tables = object_values.values_table(scored.scores, self.suite.words["precision"])
-        return report.scored_report(self, scored, infos, tables, figures, {})
-
-    def _over_time(self, split: str, scores: Sequence[Scores]) -> Plot:
-        """Returns a plot of the estimation error over seconds: a line through the restarts, a point per other method."""
-        labels = grouped(scores, lambda s: s.label.partition(" R=")[0])
-        curves = [
-            report.curve(label, [(s["seconds"].value, s["error"]) for s in part])
-            for label, part in labels.items()
-        ]
-        title = f"Error over time spent: {self.suite.splits[split]}"
-        axes = ("seconds per image, K given", "estimation error (mean MSE)")
-        return Plot(f"time-{split}", title, *axes, curves, log_x=True, log_y=True)
-
-    def _pictures(self, records: Sequence[Record], splits: Sequence[str]) -> PictureGrid:
-        """Returns the first images of every split with the truth and what each method found with K given."""
-        labels = {label: rows for label, rows in by_label(records).items() if _is_plotted(label)}
-        rows = []
-        for split in splits:
-            items = list(dict.fromkeys(r["item"] for r in records if r["split"] == split))
-            for item in items[: max(1, report.GRID_ROWS // len(splits))]:
-                scene, key = self.scenes[split][item], f"{split} {item}"
-                given = [
-                    scene.truth.tolist(),
-                    *(found[key]["given"] if key in found else None for found in labels.values()),
-                ]
-                decoded = [c if c is None else self._decoded(c, scene.frame) for c in given]
-                rows.append((split, [d if d is None else self.parser.draw(scene.image, d) for d in decoded]))
-        return PictureGrid("pictures", "Truth and what each method found, K given", ["truth", *labels], rows)
-
-    def _decoded(self, concepts: Any, within: Frame) -> list[dict[str, Any]]:
-        """Returns concepts as items; only positions if a method predicts nothing else."""
-        rows = torch.tensor(concepts).reshape(len(concepts), -1)
-        parser = self.parser if rows.shape[1] == self.parser.space.dim else registry.concept_parser("pos")
-        return parser.decode(rows, within) if len(rows) else []
+        return report.scored_report(self, scored, infos, tables, figures(self, records, scored), {})
 
 
 def _row(label: str, given: Tensor, free: Tensor | None, **costs: Any) -> Row:
@@ -265,10 +217,10 @@ def _row(label: str, given: Tensor, free: Tensor | None, **costs: Any) -> Row:
 def _descents(
     label: str, checkpoint: Checkpoint, settings: InversionSettings, image: Tensor, k: int
 ) -> list[Row]:
-    """Returns a row per number of starts, all from one run of 20.
+    """Returns a row per number of starts, all from one run of the most starts.
 
     The starts share their draws and are computed together, so the first R of them equal a run of R starts.
-    The time of R < 20 is scaled from that of 20 by the ratio of a few steps of both.
+    The time of fewer is scaled from that of the most by the ratio of a few steps of both.
     """
     denoiser, composition = checkpoint.denoiser, checkpoint.spec.composition
 
@@ -280,9 +232,9 @@ def _descents(
 
     def few_steps(restarts: int) -> float:
         few = replace(settings, restarts=restarts, steps=min(FEW_STEPS, settings.steps))
-        return frame.timed(lambda: descend(denoiser, image, few, k, composition), image.device)[1]
+        return timed(lambda: descend(denoiser, image, few, k, composition), image.device)[1].seconds
 
-    (ends, mean_errors, calls), seconds = frame.timed(run, image.device)
+    (ends, mean_errors, calls), (seconds, _) = timed(run, image.device)
     times = {restarts: few_steps(restarts) for restarts in RESTARTS}
     return [
         _row(
@@ -294,75 +246,6 @@ def _descents(
         )
         for restarts in RESTARTS
     ]
-
-
-def metrics(rows: Rows) -> dict[str, Estimate]:
-    """Returns perception, error and cost with K given, and if a method counts, the accuracy of the estimated K."""
-    objects = [len(row["truth"]) for row in rows]
-    pairs, by_square = ([_matched(row, "given", squared=squared) for row in rows] for squared in (False, True))
-    # An object without a prediction counts as an error to the far corner.
-    squared = [float(p.squared.mean(1).sum()) + n - len(p.squared) for p, n in zip(pairs, objects, strict=True)]
-    absolute = [
-        float(p.squared.sqrt().mean(1).sum()) + n - len(p.squared) for p, n in zip(pairs, objects, strict=True)
-    ]
-    estimates = {
-        "perception": rate([int(p.perceived("sum").sum()) for p in pairs], objects),
-        "perception_mean": rate([int(p.perceived("mean").sum()) for p in pairs], objects),
-        "perception_squares": rate([int(p.perceived("sum").sum()) for p in by_square], objects),
-        "error": ratio(squared, objects),
-        "absolute_error": ratio(absolute, objects),
-        "seconds": mean(row["seconds"] for row in rows),
-        "calls": mean(row["calls"] for row in rows),
-    }
-    estimates |= object_values.value_metrics(rows)
-    if any(row["free"] is None for row in rows):
-        return estimates
-    counted = [len(row["free"]) for row in rows]
-    recalled = [int(_matched(row, "free").perceived().sum()) for row in rows]
-    off = [abs(k - n) for k, n in zip(counted, objects, strict=True)]
-    return {
-        **estimates,
-        "k_exact": rate([int(d == 0) for d in off], [1] * len(off)),
-        "k_off": mean(off),
-        "recall": rate(recalled, objects),
-        "precision": rate(recalled, counted),
-    }
-
-
-def _matched(row: Mapping[str, Any], found: str, *, squared: bool = False) -> Any:
-    return match(object_values.points(row[found]), object_values.points(row["truth"]), squared=squared)
-
-
-def _is_plotted(label: str) -> bool:
-    """Returns whether a label is plotted where there is no room for all numbers of starts."""
-    return not label.startswith("igm-sgd") or label.endswith("R=20")
-
-
-def _over_objects(stem: str, title: str, labels: Mapping[str, Rows]) -> Plot:
-    """Returns the perception rate over the true number of objects."""
-    curves = []
-    for label, rows in labels.items():
-        if _is_plotted(label):
-            counts = sorted({len(row["truth"]) for row in rows})
-            rates = [metrics([r for r in rows if len(r["truth"]) == n])["perception"] for n in counts]
-            curves.append(report.curve(label, zip(counts, rates, strict=True), 100))
-    axes = ("objects in the image", "objects perceived, %")
-    return Plot(f"perception-{stem}", f"Perception, {title}", *axes, curves)
-
-
-def _confusion(stem: str, title: str, labels: Mapping[str, Rows]) -> list[Figure]:
-    """Returns the confusion of true and estimated K for the methods that count."""
-    pairs = {
-        label: [(len(row["truth"]), len(row["free"])) for row in rows]
-        for label, rows in labels.items()
-        if all(row["free"] is not None for row in rows)
-    }
-    if not pairs:
-        return []
-    every = [pair for part in pairs.values() for pair in part]
-    truths, estimates = sorted({truth for truth, _ in every}), range(max(found for _, found in every) + 1)
-    heading = f"Estimated number of objects, {title}"
-    return [report.confusion(f"counts-{stem}", heading, pairs, estimates, truths)]
 
 
 SUITE = frame.DeclaredSuite("object-discovery", DiscoveryBench)

@@ -23,6 +23,7 @@ from igm_cli.benchmarks.scores import ScoredSplits
 from igm_cli.benchmarks.suite import Figure, Infos, Method, Record, Report, Request, Row
 from igm_cli.benchmarks.suites.objects_report import comparisons, figures, metrics, pictures
 from igm_cli.benchmarks.suites.objects_windows import Bands, Sight, Windows, typical_radius
+from igm_cli.benchmarks.timing import timed
 from igm_cli.core.concepts import Product
 from igm_cli.core.device import inference_precision
 from igm_cli.core.files import parse_toml
@@ -81,13 +82,13 @@ class ObjectsBench(frame.CheckpointBench):
             )
         self.places = registry.concept_parser("pos")  # baselines predict only positions
         root = frame.folder_of(request, request.splits[0], "of annotated photographs")
-        given = {key: value for key, value in self.options.items() if key in self.adapter.options}
+        self.given = {key: value for key, value in self.options.items() if key in self.adapter.options}
         part = str(self.options.get("part", "val"))
         if part not in self.adapter.splits:
             raise UsageError(f"--set part takes {' or '.join(self.adapter.splits)}, not {part!r}")
-        given |= {"data_root": root, "progress": request.progress} | request.reading(self.adapter)
-        measured = self.adapter.load(part, **given)
-        self.photographs = self.adapter.load(self.adapter.splits[0], **given)  # the training split
+        how = {"data_root": root, "progress": request.progress, **request.reading(self.adapter), **self.given}
+        measured = self.adapter.load(part, **how)
+        self.photographs = self.adapter.load(self.adapter.splits[0], **how)  # the training split
         self.radius = self._radius()
         self.bands = Bands(self.radius, float(self.numbers["border"]))
         unit = int(getattr(self.checkpoint.denoiser, "multiple", 1))
@@ -132,6 +133,11 @@ class ObjectsBench(frame.CheckpointBench):
         margin = round(advised["margin"] * scale / advised["scale"])
         return Crops(**{**advised, **own, "scale": scale, "margin": margin})
 
+    @property
+    def near(self) -> float:
+        """The radius in pixels of training crops."""
+        return self.radius * self.crops.scale
+
     @cached_property
     def _parts(self) -> tuple[Any, Any]:
         """The baselines' training photographs, and the held-out ones."""
@@ -149,10 +155,9 @@ class ObjectsBench(frame.CheckpointBench):
 
     def trained_on(self, inside: bool) -> TrainingData:
         """Returns the training crops; with ``inside``, only objects whose centres lie in a crop count."""
-        given = {key: str(value) for key, value in self.options.items() if key in self.adapter.options}
         about = {
             "folder": self.folder_identity,
-            "options": given,
+            "options": {key: str(value) for key, value in self.given.items()},
             "crops": asdict(self.crops),
             "held_out": [HELD_OUT, HELD_CROPS],
             "inside": inside,
@@ -168,7 +173,7 @@ class ObjectsBench(frame.CheckpointBench):
     def method(self, name: str) -> Method:
         """Prepares a method: loads or trains it."""
         size, slots = self.image_size, 2 * self.crops.most
-        upscale, near = math.ceil(RESNET_SIDE / max(size)), self.radius * self.crops.scale
+        upscale = math.ceil(RESNET_SIDE / max(size))
         ready: dict[str, Callable[[], Method]] = {
             "igm": self.inverted,
             "slot-attention": lambda: self.tiled(SlotAttentionSet(size, slots=slots, test_slots=slots)),
@@ -177,8 +182,8 @@ class ObjectsBench(frame.CheckpointBench):
                     size, slots=slots, upscale=upscale, weights=self.options.get("resnet"), name="resnet-50"
                 )
             ),
-            "density": lambda: self.mapped(DensityMap(size, near)),
-            "centre-point": lambda: self.mapped(CentrePoints(size, near)),
+            "density": lambda: self.mapped(DensityMap(size, self.near)),
+            "centre-point": lambda: self.mapped(CentrePoints(size, self.near)),
             "watershed": self.blobs,
         }
         return ready[name]()
@@ -190,7 +195,7 @@ class ObjectsBench(frame.CheckpointBench):
 
         def rows(split: str, item: str) -> list[Row]:
             scene = self.scenes[split].scene(item)
-            found, seconds = frame.timed(lambda: find(scene.picture), self.device)
+            found, (seconds, _) = timed(lambda: find(scene.picture), self.device)
             seen = torch.tensor(scene.picture.x0.shape[:0:-1])
             enlarged = torch.tensor(scene.picture.image.size) / seen
             points = found.points.cpu() * enlarged
@@ -252,15 +257,15 @@ class ObjectsBench(frame.CheckpointBench):
 
     def tiled(self, predictor: SetPredictor) -> Method:
         """Returns a network that names all positions of a tile in one pass."""
-        trained, same = self.fitted(predictor, self.trained_on(True)), self.radius * self.crops.scale
+        trained = self.fitted(predictor, self.trained_on(True))
 
         def find(picture: frame.AnnotatedImage) -> Found:
             with inference_precision(self.device):
-                return Found(predictor.predict_tiled(trained.model, self.seen(picture), same))
+                return Found(predictor.predict_tiled(trained.model, self.seen(picture), self.near))
 
         width, height = self.image_size
         how = (
-            f"tiles of {width}×{height} pixels that overlap by {percentage(OVERLAP, 0)}; of answers of two tiles within {same:.3g} "
+            f"tiles of {width}×{height} pixels that overlap by {percentage(OVERLAP, 0)}; of answers of two tiles within {self.near:.3g} "
             "pixels the one further from its tile's border counts"
         )
         return self.answering(predictor.name, find, {**self.told(trained, predictor), "larger images": how})
@@ -284,7 +289,7 @@ class ObjectsBench(frame.CheckpointBench):
 
     def _threshold(self, peaks: Callable[[Tensor], Any]) -> tuple[float, float]:
         """Returns the threshold with the highest F1 on held-out crops, and that F1."""
-        count, near = len(self.held_out), self.radius * self.crops.scale
+        count, near = len(self.held_out), self.near
         images, concepts, present = self.held_out.batch(list(range(count)), [False] * count)
         size = torch.tensor(self.image_size)
         truths = [some[there][:, :2] * size for some, there in zip(concepts, present, strict=True)]
@@ -308,8 +313,7 @@ class ObjectsBench(frame.CheckpointBench):
         shrunk = [torch.tensor(s.picture.x0.shape[:0:-1]) / torch.tensor(s.picture.image.size) for s in scenes]
         truths = [scene.points * factor for scene, factor in zip(scenes, shrunk, strict=True)]
         ignored = [scene.ignored * factor.repeat(2) for scene, factor in zip(scenes, shrunk, strict=True)]
-        near = self.radius * self.crops.scale
-        watershed, f1 = chosen([scene.picture.x0 for scene in scenes], truths, ignored, near)
+        watershed, f1 = chosen([scene.picture.x0 for scene in scenes], truths, ignored, self.near)
 
         def find(picture: frame.AnnotatedImage) -> Found:
             return Found(watershed.find(self.seen(picture).cpu()))
@@ -317,7 +321,7 @@ class ObjectsBench(frame.CheckpointBench):
         info = {
             "chosen on": f"{len(scenes)} training photographs",
             "objects are": "dark" if watershed.dark else "light",
-            "least distance of markers": f"{watershed.distance * near:.3g} pixels",
+            "least distance of markers": f"{watershed.distance * self.near:.3g} pixels",
             "F1 there": f1,
         }
         return self.answering("watershed", find, info)

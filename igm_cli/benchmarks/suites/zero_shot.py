@@ -14,12 +14,13 @@ from torch import Tensor
 
 from igm_cli.benchmarks import report
 from igm_cli.benchmarks.baselines import label_methods
-from igm_cli.benchmarks.frame import DeclaredBench, DeclaredSuite, inversion_row, timed
+from igm_cli.benchmarks.frame import DeclaredBench, DeclaredSuite, inversion_row
 from igm_cli.benchmarks.intervals import Estimate, mean, proportion, rate
 from igm_cli.benchmarks.scores import Labels, Rows, ScoredSplits, Scores, agreement, paired_with, same_answers
 from igm_cli.benchmarks.suite import Figure, Infos, Method, Plot, Record, Report, Request, Row
 from igm_cli.benchmarks.suites import zero_shot_splits as splits
 from igm_cli.benchmarks.suites.zero_shot_splits import SPLITS, LabelledSplit, counts
+from igm_cli.benchmarks.timing import timed
 from igm_cli.bundled import name_of
 from igm_cli.core.concepts import Text
 from igm_cli.core.denoiser import Denoiser
@@ -113,7 +114,7 @@ class ZeroShotBench(DeclaredBench):
             scene, model = cell.scenes[item], models[split]
             k = len(scene.truth) if cell.given else cell.k
             with torch.no_grad():
-                found, seconds = timed(
+                found, (seconds, _) = timed(
                     lambda: find(model, encoded_views(model.encode, scene.x0, s.views), k), self.device
                 )
             concepts = found.concepts[:, : len(cell.labels)]

@@ -69,13 +69,13 @@ def load_split(name: str, request: Request, image_size: tuple[int, int]) -> Labe
     kind, _, style = name.rpartition("-")
     task, look = TASKS[kind], LOOKS[style]
     root = folder_of(request, name, "of pictograms STYLE/ANIMAL/*.png") if look["folder"] else None
-    animals = TRIO if task["trio"] else names_option("animals", request.options.get("animals", ANIMALS))
-    styles = names_option(style, request.options.get(style, look["styles"]))
+    animals = TRIO if task["trio"] else names_option("--set animals", request.options.get("animals", ANIMALS))
+    styles = names_option(f"--set {style}", request.options.get(style, look["styles"]))
     scenes = {"styles": ",".join(styles), "animals": ",".join(animals), "count": task["number"]}
     size, seed, progress = request.limit or IMAGES, request.seed, request.progress
     adapter = registry.dataset(DATASET)
     data = adapter.load("test", data_root=root, size=size, seed=seed, progress=progress, **scenes)
-    others = () if task["trio"] else names_option("others", request.options.get("others"))
+    others = () if task["trio"] else names_option("--set others", request.options.get("others"))
     labels = tuple(dict.fromkeys((*animals, *others)))
     return LabelledSplit(labels, AnnotatedImages(data, _parser(labels), image_size), task.get("k"))
 
