@@ -453,6 +453,10 @@ def test_like_draws_what_was_found(tmp_path, here, tiny_model, pictures):
         both.write_text(json.dumps(record) + "\n")
         code, made, said = run(here, *call)
         assert code == 3 and not made and says in said
+    common = {"schema": "igm.invert-shared/1", "images": [records[0], records[0]], "items": records[0]["items"]}
+    both.write_text(json.dumps(common) + "\n")
+    code, [made], _ = run(here, "--like", both, "--model", tiny_model, "-o", tmp_path / "four")
+    assert code == 0 and len(made["items"]) == len(records[0]["items"])
     bad = tmp_path / "bad.jsonl"
     bad.write_text("{}\n")
     code, _, said = run(here, "--like", bad, "--model", tiny_model, "-o", tmp_path / "three")

@@ -696,13 +696,17 @@ def test_a_dry_run_says_how_many_images_each_split_has(root: Path, capsys: pytes
     from igm_cli import app
 
     points(root)
+    with (root / "Label" / "b.txt").open("a") as file:
+        file.write(f"{-WIDTH} {HEIGHT / 2} red\n")
     write(root / "val.txt", "b")
     write(root / "train.txt", "a\nc.d")
     words = "--dry-run --device cpu --batch-size 1 --set model.channels=[8,8,8] --set model.image_size=[32,32]"
     assert (
         app.main(["train", "objects", "--data-root", str(root), *words.split(), "-o", str(root / "run")]) == 0
     )
-    assert "usable images: 2 in train, 1 in val, 0 in test\n" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "usable images: 2 in train, 1 in val, 0 in test\n" in said
+    assert "amiss in the split val" in said and "amiss in the split train" not in said
 
 
 @pytest.mark.parametrize(

@@ -150,11 +150,12 @@ def _read(session: Generation, texts: Sequence[str]) -> list[Wish]:
 
 
 def _lines(path: Path) -> list[Record]:
-    """Returns the lines of a results file that have items."""
+    """Returns the lines of a results file that have items; of images with something in common, it in the first."""
     from igm_cli.imaging import read_bytes
 
     try:
         lines = [json.loads(x) for x in read_bytes(path).decode("utf-8").splitlines() if x.strip()]
+        lines = [line["images"][0] if "images" in line else line for line in lines]
         for line in lines:
             _ = line["image"], line["size"][1], line["items"]
     except (ValueError, KeyError, TypeError, IndexError) as error:

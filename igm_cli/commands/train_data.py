@@ -49,7 +49,7 @@ class TrainingData:
     def advised(self, recipe: Recipe, parser: ConceptParser, sink: Output, *, count: bool) -> Recipe:
         """Returns the recipe with the dataset's advice for its images, which are read for this.
 
-        With ``count``, the number of images in every split is reported.
+        With ``count``, the number of images in every split is reported, and what is amiss in them.
         """
         if not hasattr(self.adapter, "advise"):
             return recipe
@@ -58,13 +58,14 @@ class TrainingData:
         preset = recipe.preset()
         advice = cast("AdvisingAdapter", self.adapter).advise(self.first, asdict(preset))
         concepts, advising = Advice({}, ()), hasattr(parser, "advise")
+        told = {"note": self.note} if count else {}
         known = {self.parts[0].split or self.adapter.splits[0]: self.first}
         if advising or count:  # other splits may have further values
             for split in self.adapter.splits:
                 if split not in known:
+                    other = replace(self.parts[0], split=split)
                     with suppress(InputError), sink.progress() as progress:
-                        other = replace(self.parts[0], split=split)
-                        known[split] = other.load(self.adapter, self.root, progress)
+                        known[split] = other.load(self.adapter, self.root, progress, **told)
         if count:
             counts = (f"{len(known.get(split, ()))} in {split}" for split in self.adapter.splits)
             self.note(f"usable images: {', '.join(counts)}")
