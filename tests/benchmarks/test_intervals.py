@@ -47,6 +47,10 @@ def test_one_image_has_no_interval() -> None:
 
 def test_windows_of_few_images_tell_little() -> None:
     """Of three images, one of which is all wrong, nearly any proportion is possible; of many it is as a bootstrap says."""
+    known = clustered_rate(
+        [4, 2, 1], [4, 4, 4]
+    )  # Wilson's of 5 (1.96 / 4.3027)² trials: 5 have this variance over images
+    assert known == pytest.approx((7 / 12, 0.075369, 0.960072), abs=1e-5)
     few = clustered_rate([5, 6, 0], [5, 6, 5])
     assert few.value == pytest.approx(11 / 16) and few.low < 0.1 and few.high > 0.95
     assert clustered_rate([5, 6, 5], [5, 6, 5])[1:] == proportion([True] * 3)[1:]
