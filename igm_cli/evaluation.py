@@ -232,8 +232,7 @@ def found_right(
 
 def keep_calibration(folder: Path, fitted: dict[str, Any], about: dict[str, Any]) -> None:
     """Writes fitted settings into a model's description, with ``about``: what they were fitted to, or why they were not."""
-    from igm_cli.core.checkpoint import DESCRIPTION
-    from igm_cli.core.files import read_json, write_json
+    from igm_cli.core.files import DESCRIPTION, read_json, write_json
 
     known = read_json(folder / DESCRIPTION)
     plain = {key: asdict(value) if key == "typical" else value for key, value in fitted.items()}
