@@ -19,8 +19,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from igm_cli.bundled import DEFAULT_CONCEPTS, names_pipeline
-from igm_cli.core.files import home_expanded
+from igm_cli.bundled import DEFAULT_CONCEPTS, named, names_pipeline
 from igm_cli.core.validation import texts, whole_number
 from igm_cli.energy_map import EnergyMap
 from igm_cli.errors import IgmError, UsageError, near_names
@@ -91,7 +90,7 @@ def load(
     _refuse_unknown("load", loading, ("model", *_OF_LOAD))
     if not (model is None or isinstance(model, str | PathLike)):
         raise UsageError(f"a model is given by its name, folder or file, not by {str(model)[:60]!r}")
-    name = _named(model)
+    name = named(model)
     if labels is None and templates is None and not loading and not names_pipeline(name, concepts):
         opened = open_checkpoint(name, concepts, str(device))
     else:
@@ -162,7 +161,7 @@ def generate(
     labels = [label for text in asked for label in words(parse(text))]
     templates = texts("templates", options.pop("templates", ()))
     loading = {name: options.pop(name) for name in _LOADING if name in options}
-    first, *others = (open_to_draw(_named(name), device, labels, templates, loading) for name in names)
+    first, *others = (open_to_draw(named(name), device, labels, templates, loading) for name in names)
     return first.generate(asked, n, join=others, **options)
 
 
@@ -243,13 +242,6 @@ def _loaded(function: str, model: str | Path | None, options: dict[str, Any]) ->
 
     _refuse_unknown(function, options, (*_OF_LOAD, *ARGUMENTS, *_fields(InversionSettings)))
     return load(model, **{name: options.pop(name) for name in _OF_LOAD if name in options})
-
-
-def _named(model: str | Path | None) -> str | None:
-    """Returns a model as a user names it; an existing path is absolute, so that no name of a bundled model is read in it."""
-    if isinstance(model, PathLike) and (path := home_expanded(model)).exists():
-        return str(path.absolute())
-    return None if model is None else str(model)
 
 
 def _fields(settings: Any) -> list[str]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
+from os import PathLike
 from pathlib import Path
 
-from igm_cli.core.files import HUB, HUB_ID, home_expanded
+from igm_cli.core.files import DESCRIPTION, HUB, HUB_ID, PIPELINE, home_expanded
 from igm_cli.errors import InputError, MissingError, UsageError, near_names
 
 BUNDLED = Path(__file__).resolve().parent / "checkpoints"
 """Checkpoints that come with the package, one folder each."""
 
-_DESCRIPTIONS, _CHECKPOINT = ("igm.json", "model_index.json"), ("*.json", "*.safetensors")
+_DESCRIPTIONS, _CHECKPOINT = (DESCRIPTION, PIPELINE), ("*.json", "*.safetensors")
 """Files that tell which kind of model a folder holds, and the files of a trained checkpoint."""
 
 DEFAULT_CONCEPTS = {"checkpoint": "pos", "pipeline": "labels", "vectors": "codebook"}
@@ -24,12 +26,19 @@ def bundled() -> dict[str, Path]:
     """Returns the checkpoints that come with the package, by name."""
     if not BUNDLED.is_dir():
         return {}
-    return {path.parent.name: path.parent for path in sorted(BUNDLED.glob("*/igm.json"))}
+    return {path.parent.name: path.parent for path in sorted(BUNDLED.glob(f"*/{DESCRIPTION}"))}
 
 
 def is_pipeline(path: Path) -> bool:
     """Returns whether a path holds a text-to-image pipeline: a folder in the layout of diffusers, or a single file."""
-    return path.is_file() or (path / "model_index.json").is_file()
+    return path.is_file() or (path / PIPELINE).is_file()
+
+
+def named(model: str | PathLike[str] | None) -> str | None:
+    """Returns a model as a user names it; an existing path is absolute, so that no name of a bundled model is read in it."""
+    if isinstance(model, PathLike) and (path := home_expanded(model)).exists():
+        return str(path.absolute())
+    return None if model is None else str(model)
 
 
 def names_pipeline(model: str | None, concepts: str | None) -> bool:
@@ -37,7 +46,7 @@ def names_pipeline(model: str | None, concepts: str | None) -> bool:
     if model is None:
         return is_pipeline(_default_model(concepts or DEFAULT_CONCEPTS["checkpoint"]))
     if _asks_hub(model):
-        return is_pipeline(_from_hub(model.removeprefix(HUB), _DESCRIPTIONS, fetch=True))
+        return is_pipeline(_described(model.removeprefix(HUB)))
     path = _local(model)
     if path is None and HUB_ID.fullmatch(model):
         with suppress(MissingError):
@@ -66,7 +75,7 @@ def resolve_pipeline(model: str | None) -> tuple[str, str]:
             f"there is no model {model!r}; {hint}; a pipeline folder, a .safetensors file or hf:owner/name works too"
         )
     name = path.resolve().name if path.is_dir() else path.stem
-    if (path / "igm.json").is_file() and not is_pipeline(path):
+    if (path / DESCRIPTION).is_file() and not is_pipeline(path):
         raise UsageError(f"the model {name!r} is not a text-to-image pipeline; use igm invert")
     return name, str(path)
 
@@ -77,7 +86,7 @@ def resolve_model(model: str | None, concepts: str | None) -> Path:
         return _default_model(concepts or DEFAULT_CONCEPTS["checkpoint"])
     if _asks_hub(model):
         name = model.removeprefix(HUB)
-        folder = _from_hub(name, _DESCRIPTIONS, fetch=True)
+        folder = _described(name)
         return folder if is_pipeline(folder) else _from_hub(name, _CHECKPOINT, fetch=True)
     path = _local(model)
     if path is not None and path.is_file():
@@ -103,7 +112,7 @@ def find_model(model: str | None, concepts: str) -> Path:
 
 def local() -> dict[str, Path]:
     """Returns the models trained here, those in ``runs`` of the current folder, by the names that users give them."""
-    return {path.parent.as_posix(): path.parent for path in sorted(Path("runs").glob("*/igm.json"))}
+    return {path.parent.as_posix(): path.parent for path in sorted(Path("runs").glob(f"*/{DESCRIPTION}"))}
 
 
 def cached() -> dict[str, Path]:
@@ -120,7 +129,7 @@ def cached() -> dict[str, Path]:
         if repository.repo_type == "model" and repository.revisions:
             newest = max(repository.revisions, key=lambda each: ("main" in each.refs, each.last_modified))
             folder = newest.snapshot_path
-            if (folder / "igm.json").is_file() or is_pipeline(folder):
+            if (folder / DESCRIPTION).is_file() or is_pipeline(folder):
                 found[repository.repo_id] = folder
     return found
 
@@ -144,7 +153,7 @@ def find_folder(model: str) -> Path:
     if folder is None:
         hint = near_names(model, [*bundled(), *local()], "here are")
         raise MissingError(f"there is no model {model!r}; {hint}; igm models lists all")
-    if not (folder / "igm.json").is_file():
+    if not (folder / DESCRIPTION).is_file():
         what = "is a text-to-image pipeline that igm did not write" * (folder.is_dir() and is_pipeline(folder))
         raise MissingError(
             f"{model} {what or 'is not a model of igm'}: it has no igm.json; name a folder that igm train wrote"
@@ -170,7 +179,7 @@ def _local(model: str) -> Path | None:
 def _default_model(concepts: str) -> Path:
     for folder in bundled().values():
         try:
-            known = json.loads((folder / "igm.json").read_text(encoding="utf-8"))
+            known = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
             if known["concepts"] == concepts and known.get("info", {}).get("default", True):
                 return folder
         except (OSError, ValueError, KeyError, TypeError):
@@ -188,6 +197,12 @@ def _asks_hub(model: str) -> bool:
     if not HUB_ID.fullmatch(name):
         raise UsageError(f"{model!r} names no model of the Hugging Face hub; write hf:owner/name")
     return True
+
+
+@cache
+def _described(name: str) -> Path:
+    """Returns the folder of a model of the hub, with its description fetched; the hub is asked once in the life of a process."""
+    return _from_hub(name, _DESCRIPTIONS, fetch=True)
 
 
 def _from_hub(model: str, patterns: Sequence[str], fetch: bool) -> Path:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
-from igm_cli.core.files import file_hash, home_expanded
+from igm_cli.core.files import DESCRIPTION, file_hash, home_expanded
 from igm_cli.errors import InputError, UsageError, cause
 
 SUFFIXES = (
@@ -159,7 +159,7 @@ def content_of(root: Path, *without: Path) -> str:
     """
     digest = hashlib.sha256()
     files = [Path(name) for name in walk(root, SUFFIXES + TABLES, any_name=True).files]
-    ours = {path.parent for path in files if path.name in ("benchmark.json", "igm.json")} - {Path()}
+    ours = {path.parent for path in files if path.name in ("benchmark.json", DESCRIPTION)} - {Path()}
     home, others = root.resolve(), [folder.resolve() for folder in without]
     ours |= {folder.relative_to(home) for folder in others if folder.is_relative_to(home)}
     for path in sorted(each for each in files if ours.isdisjoint(each.parents)):

@@ -11,7 +11,7 @@ from typing import Any
 from igm_cli.bundled import DEFAULT_CONCEPTS, names_pipeline, resolve_pipeline
 from igm_cli.core.names import plain
 from igm_cli.errors import IgmError, InputError, UsageError
-from igm_cli.model import Model, open_checkpoint
+from igm_cli.model import Model, open_checkpoint, said_in
 from igm_cli.open_model import process_device
 
 AS_IS = "{label}"
@@ -126,10 +126,7 @@ def open_pipeline(
         guidance=PIPELINE_GUIDANCE,
         guidance_told=index.guidance if index else None,
         joins="sum",  # Composable Diffusion (Liu et al. 2022, eq. 13): every prompt with its own guidance
-        draws=description.draws,
-        discriminative=description.discriminative,
-        knows=description.knows,
-        dataset=description.dataset,
+        **said_in(description.info),
         unknown=tuple(label for label in chosen if plain(label) not in known),
     )
     return opened

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from igm_cli.bundled import is_pipeline, name_of, resolve_model
+from igm_cli.bundled import is_pipeline, name_of, named, resolve_model
 from igm_cli.core.validation import texts, whole_number
 from igm_cli.errors import InputError, UsageError
 from igm_cli.open_model import OpenModel, process_device
@@ -195,11 +195,11 @@ def open_checkpoint(model: str | Path | None, concepts: str | None, device: str)
     asked = registry.concept_parser(concepts, typed=True) if concepts else None
     if getattr(asked, "reads", "images") == "vectors":
         raise UsageError(f"--concepts {concepts} are of bound vectors; take them apart by igm decompose")
-    folder = model if isinstance(model, Path) else resolve_model(model, asked.name if asked else None)
+    folder = resolve_model(named(model), asked.name if asked else None)
     if is_pipeline(folder):
         raise UsageError(f"the model {name_of(folder)!r} is a text-to-image pipeline; use igm zero-shot")
 
-    from igm_cli.core.checkpoint import is_discriminative, load_checkpoint, model_fingerprint, read_spec
+    from igm_cli.core.checkpoint import load_checkpoint, model_fingerprint, read_spec
 
     spec = read_spec(folder)
     target = process_device(device)
@@ -215,10 +215,16 @@ def open_checkpoint(model: str | Path | None, concepts: str | None, device: str)
         scale=spec.scale,
         margin=spec.margin,
         companions=tuple(spec.info.get("with", ())),
-        dataset=str(spec.info.get("dataset", "")),
-        draws=bool(spec.info.get("draws", True)),
-        discriminative=is_discriminative(spec.info),
+        **said_in(spec.info),
     )
+
+
+def said_in(info: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of a model that its provenance states."""
+    from igm_cli.core.checkpoint import is_discriminative
+
+    texts = {name: str(info.get(name, "")) for name in ("dataset", "knows")}
+    return {**texts, "draws": bool(info.get("draws", True)), "discriminative": is_discriminative(info)}
 
 
 def _parser_of(spec: ModelSpec, folder: Path, asked: ConceptParser | None) -> ConceptParser:

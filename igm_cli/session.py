@@ -307,9 +307,9 @@ class ImageSession(ImageInputs, Session["Image"]):
 
     def _scaled(self, size: tuple[int, int]) -> tuple[int, int]:
         """Returns the size (width, height) that the denoiser can take nearest to an image's at the model's scale."""
-        unit = int(getattr(self.model.denoiser, "multiple", 1))
-        width, height = (max(1, round(side * self.scale / unit)) * unit for side in size)
-        return width, height
+        from igm_cli.core.inference.tiles import scaled, unit_of
+
+        return scaled(size, self.scale, unit_of(self.model.denoiser))
 
     def _understood(
         self, schema: str, images: Sequence[Input[Image]], progress: Progress | None

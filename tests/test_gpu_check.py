@@ -40,7 +40,7 @@ def test_the_architecture_of_stable_diffusion_is_inverted(monkeypatch: pytest.Mo
     parts = stable_diffusion.random_parts(torch.device("cpu"), 64, torch.float32, 10)
     denoiser = TextToImageDenoiser(parts, Text(stable_diffusion.LABELS[:3]))
     latent = denoiser.encode(torch.zeros(3, 64, 64))
-    assert stable_diffusion.enumerated(denoiser, latent, 1, 1)[1:] == (3, 3) and denoiser.calls >= 3
+    assert stable_diffusion.enumerated(denoiser, latent, 1, 1)[1:] == (3, 3)
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from conftest import ROOT, Here, Igm
 from huggingface_hub.utils.tqdm import disable_progress_bars
 from test_cli import one_sentence
 
-from igm_cli.bundled import bundled, names_pipeline
+from igm_cli.bundled import _described, bundled, names_pipeline
 from igm_cli.commands.model_card import LICENCES, card
 from igm_cli.core.hub import refusal
 from igm_cli.core.models.pipeline_files import find_pipeline
@@ -38,6 +38,7 @@ def hub() -> Iterator[fake_hub.Hub]:
 def call(hub: fake_hub.Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: Here) -> Here:
     """Runs igm in this process, in an empty folder, against the hub, with a cache of its own."""
     disable_progress_bars()
+    _described.cache_clear()
     constants = {"ENDPOINT": hub.address, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}
     constants |= {"HUGGINGFACE_CO_URL_TEMPLATE": hub.address + "/{repo_id}/resolve/{revision}/{filename}"}
     for name, value in {**constants, "HF_HUB_CACHE": str(tmp_path / "home" / "hub")}.items():
@@ -110,9 +111,11 @@ def test_a_pipeline_of_others_is_pulled(call: Here, hub: fake_hub.Hub, tmp_path:
     }
     hub.repositories["owner/diffusion"] = fake_hub.Repository(files=files)
     assert names_pipeline("hf:owner/diffusion", None)
+    assert hub.asked and not any("safetensors" in asked for asked in hub.asked)  # only its description
+    hub.asked.clear()
     code, _, err = call("invert", SCENE, "--model", "hf:owner/diffusion")
     assert code == 2 and "text-to-image pipeline; use igm zero-shot" in err
-    assert not any("safetensors" in asked for asked in hub.asked)  # only its description
+    assert hub.asked == []  # which is fetched once
     code, out, err = call("pull", "owner/diffusion", "--json")
     assert code == 0, err
     assert json.loads(out)["concepts"] == "labels" and names_pipeline("owner/diffusion", None)

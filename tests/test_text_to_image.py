@@ -212,19 +212,39 @@ def test_batches_do_not_change_results(parts: dict[str, TextToImageParts]) -> No
         torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-4)
 
 
-def test_calls_and_prompts_are_counted_once(parts: dict[str, TextToImageParts]) -> None:
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Counts network calls, one a latent and prompt, and prompts encoded."""
+    found, call, encode = {"calls": 0, "prompts": 0}, TextToImageDenoiser._call, PromptEncoder._encode
+
+    def counted_call(self: TextToImageDenoiser, x_t: Tensor, *rest: Any) -> Tensor:
+        eps = call(self, x_t, *rest)
+        found["calls"] += len(x_t)
+        return eps
+
+    def counted_encode(self: PromptEncoder, texts: list[str]) -> None:
+        found["prompts"] += len(texts)
+        encode(self, texts)
+
+    monkeypatch.setattr(TextToImageDenoiser, "_call", counted_call)
+    monkeypatch.setattr(PromptEncoder, "_encode", counted_encode)
+    return found
+
+
+def test_nothing_is_asked_twice(parts: dict[str, TextToImageParts], asked: dict[str, int]) -> None:
     denoiser = TextToImageDenoiser(parts["sd1"], Text(LABELS))
     features, every = noised(denoiser), denoiser.space.candidates()[None]
     denoiser.predictions(features, every)
-    assert (denoiser.calls, denoiser.encoder.encoded) == (9, 3)  # one a latent and label
+    assert asked == {"calls": 9, "prompts": 3}  # one a latent and label
     denoiser.contributions(features, every)
     denoiser.contributions(features, every)
-    assert (denoiser.calls, denoiser.encoder.encoded) == (9 + 3 + 9 + 9, 4)  # eps_u once
+    assert asked == {"calls": 9 + 3 + 9 + 9, "prompts": 4}  # eps_u once
     denoiser.predictions_of_prompts(features, ["a photo of a dog", "a photo of a dog and a cat"])
-    assert denoiser.encoder.encoded == 5
+    assert asked["prompts"] == 5
+    asked["calls"] = 0
     other = denoiser.with_labels(["cat", "bird"])
     other.predictions(features, other.space.candidates()[None])
-    assert (other.calls, denoiser.encoder.encoded) == (6, 6)
+    assert asked == {"calls": 6, "prompts": 6}
 
 
 def test_concepts_of_each_latent(parts: dict[str, TextToImageParts]) -> None:
@@ -238,11 +258,11 @@ def test_concepts_of_each_latent(parts: dict[str, TextToImageParts]) -> None:
         denoiser.predictions(features, torch.full((1, 1, 3), 0.5))
 
 
-def test_templates_are_averaged(parts: dict[str, TextToImageParts]) -> None:
+def test_templates_are_averaged(parts: dict[str, TextToImageParts], asked: dict[str, int]) -> None:
     denoiser = TextToImageDenoiser(parts["sd1"], Text(("dog", "cat"), ("{label}", "a photo of {label}")))
     features = noised(denoiser)
     got = denoiser.predictions(features, denoiser.space.candidates()[None])
-    assert denoiser.calls == 3 * 2 * 2
+    assert asked["calls"] == 3 * 2 * 2
     prompts = denoiser.predictions_of_prompts(features, ["dog", "a photo of dog", "cat", "a photo of cat"])
     torch.testing.assert_close(got, prompts.unflatten(1, (2, 2)).mean(2), atol=1e-5, rtol=1e-4)
 
@@ -286,7 +306,7 @@ def test_packed_weights_are_loaded(
 
 
 def test_a_batch_that_does_not_fit_is_halved_once(
-    parts: dict[str, TextToImageParts], monkeypatch: pytest.MonkeyPatch
+    parts: dict[str, TextToImageParts], monkeypatch: pytest.MonkeyPatch, asked: dict[str, int]
 ) -> None:
     denoiser = TextToImageDenoiser(parts["sd1"], Text(LABELS), batch=8)
     features = InputFeatures(torch.randn(4, *parts["sd1"].latent_shape), torch.tensor([10, 90, 500, 900]))
@@ -299,11 +319,11 @@ def test_a_batch_that_does_not_fit_is_halved_once(
         return forward(x_t, *rest, **more)
 
     monkeypatch.setattr(network, "forward", in_room)
-    denoiser.calls = 0
+    asked["calls"] = 0
     with pytest.warns(UserWarning, match="a network call takes 4 latents from now on"):
         found = denoiser.predictions(features, torch.eye(3)[None])
     torch.testing.assert_close(found, wanted)
-    assert denoiser.calls == 12 and denoiser.batch == 4
+    assert asked["calls"] == 12 and denoiser.batch == 4
     room = 2
     with pytest.raises(torch.OutOfMemoryError):
         denoiser.predictions(features, torch.eye(3)[None])

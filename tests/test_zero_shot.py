@@ -380,7 +380,7 @@ def test_a_coarse_start_asks_for_few_labels(here: Here, tiny: Path, pictures: Pa
     assert refused.code == 2 and "--coarse is about single images" in one_sentence(refused.err)
 
 
-def test_the_pace_is_measured(tiny: Path, pictures: Path) -> None:
+def test_the_pace_is_measured(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     from igm_cli.core.concepts import Text
@@ -388,8 +388,10 @@ def test_the_pace_is_measured(tiny: Path, pictures: Path) -> None:
     from igm_cli.core.models.text_to_image import TextToImageDenoiser
 
     denoiser = TextToImageDenoiser(load_pipeline(str(tiny), torch.device("cpu")), Text(("dog", "cat")))
+    rows, call = [], denoiser._call
+    monkeypatch.setattr(denoiser, "_call", lambda x_t, *rest: rows.extend(x_t) or call(x_t, *rest))
     assert 0 < zero_shot.seconds_per_call(denoiser, 4) < 1
-    assert denoiser.calls == 8  # twice a batch of no more than there is to do
+    assert len(rows) == 8  # twice a batch of no more than there is to do
 
 
 @pytest.mark.parametrize(
@@ -466,6 +468,16 @@ def test_descriptions(own: Path, tiny: Path) -> None:
     described = read_description(own)
     assert described.inference == {**PUBLISHED, **OWN["inference"]}  # type: ignore[dict-item]
     assert described.space is not None and described.space.templates == ("{label}",)
+
+
+def test_what_a_card_calls_discriminative_answers_do(
+    here: Here, own: Path, pictures: Path, tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(own, tmp_path / "model"))
+    (model / "igm.json").write_text(json.dumps(OWN | {"info": {"contrast": 0.1}}))
+    words = ("zero-shot", next(pictures.iterdir()), "--model", model, "--draws", 1, "--max-draws", 1, "--json")
+    code, out, err = here(*words)
+    assert code == 0 and json.loads(out)["discriminative"] is True, err
 
 
 def test_fingerprints(tiny: Path, own: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from igm_cli.commands import options as o
-from igm_cli.core.files import home_expanded
+from igm_cli.core.files import DESCRIPTION, home_expanded
 from igm_cli.errors import IgmError, InputError, UsageError, need, percentage
 from igm_cli.interrupts import saying
 from igm_cli.output import Output
@@ -89,7 +89,7 @@ def evaluate(
     o.check_data_range(pixel_range, data_root)
     opened = load(model, concepts=concepts, device=device)
     folder = home_expanded(model or "")
-    if calibrate and not (model and (folder / "igm.json").is_file()):
+    if calibrate and not (model and (folder / DESCRIPTION).is_file()):
         raise UsageError(
             "--calibrate changes a model's folder; name a folder of yours by --model, a copy if need be"
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 from igm_cli.bundled import is_pipeline
 from igm_cli.commands.report_files import markdown_table
-from igm_cli.core.files import HUB, HUB_ID, read_json
+from igm_cli.core.files import DESCRIPTION, HUB, HUB_ID, read_json
 from igm_cli.errors import IgmError, InputError, UsageError, near_names
 
 LICENCES = (
@@ -43,7 +43,7 @@ def card(folder: Path, name: str, licence: str | None = None) -> str:
     """
     from huggingface_hub import ModelCardData
 
-    known = read_json(folder / "igm.json")
+    known = read_json(folder / DESCRIPTION)
     info, inference = (known.get(part) or {} for part in ("info", "inference"))
     if not (
         isinstance(info, Mapping) and isinstance(inference, Mapping) and isinstance(known.get("space"), Mapping)

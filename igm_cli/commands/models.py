@@ -10,7 +10,7 @@ import typer
 from igm_cli.bundled import DEFAULT_CONCEPTS, bundled, cached, find_folder, is_pipeline, local
 from igm_cli.commands import options as o
 from igm_cli.commands.model_card import card
-from igm_cli.core.files import read_json
+from igm_cli.core.files import DESCRIPTION, read_json
 from igm_cli.errors import InputError
 from igm_cli.output import Output
 
@@ -51,8 +51,8 @@ def entry(name: str, source: str, folder: Path) -> dict[str, Any]:
     """Returns the record of a model without reading its weights."""
     concepts, calibrated, problem = "", False, ""
     try:
-        if (folder / "igm.json").is_file():
-            known = read_json(folder / "igm.json")
+        if (folder / DESCRIPTION).is_file():
+            known = read_json(folder / DESCRIPTION)
             concepts, info = str(known.get("concepts", "")), known.get("info")
             calibrated = isinstance(info, dict) and bool(info.get("calibrated"))
             problem = "" if concepts else f"{folder / 'igm.json'} names no concepts; it is not a model of igm"

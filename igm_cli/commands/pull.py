@@ -9,7 +9,7 @@ import typer
 
 from igm_cli.commands import options as o
 from igm_cli.commands.model_card import repository
-from igm_cli.core.files import HUB
+from igm_cli.core.files import DESCRIPTION, HUB, PIPELINE
 from igm_cli.errors import InputError
 from igm_cli.output import Output
 
@@ -50,9 +50,9 @@ def _fetched(name: str, variant: str | None) -> Path:
         names = {each.rfilename for each in HfApi().model_info(name).siblings or ()}
     except Exception as error:  # from the hub's client, its transport or the system
         raise refusal(name, error) from error
-    if "igm.json" in names:
+    if DESCRIPTION in names:
         return snapshot(name, ("*.json", "*.safetensors", "*.txt", "*.model", "README.md"), fetch=True)
-    if "model_index.json" not in names:
+    if PIPELINE not in names:
         raise InputError(
             f"{name} is not a model that igm can use: it has neither igm.json nor model_index.json; choose another"
         )

@@ -9,12 +9,19 @@ import typer
 
 from igm_cli.bundled import find_folder, is_pipeline
 from igm_cli.commands import options as o
-from igm_cli.core.files import HUB, home_expanded, read_json, write_atomically
+from igm_cli.core.files import (
+    CHECKPOINT,
+    DESCRIPTION,
+    HUB,
+    PIPELINE,
+    home_expanded,
+    read_json,
+    write_atomically,
+)
 from igm_cli.errors import IgmError, InputError, MissingError, UsageError
 from igm_cli.output import Output
 
 CARD = "README.md"
-_OF_CHECKPOINT = ("igm.json", "config.json", "scheduler_config.json", "model.safetensors")
 _OF_PART = ("*.json", "*.txt", "*.model", "*.safetensors")
 
 
@@ -91,12 +98,12 @@ def files_of(folder: Path) -> dict[str, Path]:
         from igm_cli.core.models.pipeline_files import read_index
 
         parts = read_index(folder).parts
-        found = [folder / "igm.json", folder / "model_index.json"]
+        found = [folder / DESCRIPTION, folder / PIPELINE]
         found += [
             path for part in parts for pattern in _OF_PART for path in sorted((folder / part).glob(pattern))
         ]
     else:
-        found = [folder / name for name in _OF_CHECKPOINT]
+        found = [folder / name for name in CHECKPOINT]
     in_cache = folder.resolve().parent.name == "snapshots"  # the hub's, whose files are links to its blobs
     home = folder.resolve().parents[2] if in_cache else folder.resolve()
     for path in found:
@@ -138,7 +145,7 @@ def _upload(name: str, files: dict[str, Path], card: str, private: bool) -> str:
             raise UsageError(
                 f"{name} is there already and public; make it private in its settings, or choose another name"
             )
-        if names and "igm.json" not in names:
+        if names and DESCRIPTION not in names:
             raise UsageError(
                 f"{name} holds files that are not igm's, such as {min(names)}; choose another name"
             )

@@ -227,12 +227,12 @@ class Recipe:
 
         The dataset determines the size (width, height) of the images unless it is set elsewhere.
         """
-        from igm_cli.core.models import config_class
+        from igm_cli.core.models import architecture as of_name
         from igm_cli.core.noise_schedule import ScheduleConfig
 
         preset = self.preset()
         architecture, composition, options = preset.architecture()
-        known = {each.name: each.default for each in fields(config_class(architecture))}
+        known = {each.name: each.default for each in fields(of_name(architecture)[0])}
         shape = {key: value for key, value in known.items() if value is not MISSING} | options
         if "image_size" in shape:
             shape["image_size"] = image_size
@@ -318,7 +318,8 @@ def model_spec(
     adapter: DatasetAdapter, parser: ConceptParser, preset: Preset, parts: Sequence[DataPart]
 ) -> ModelSpec:
     """Returns the specification of the model to train, with the data as its provenance."""
-    from igm_cli.core.checkpoint import TEXT_TO_IMAGE, ModelSpec
+    from igm_cli.core.checkpoint import ModelSpec
+    from igm_cli.core.models import TEXT_TO_IMAGE
     from igm_cli.core.noise_schedule import ScheduleConfig
 
     preset.settings(parser.space)

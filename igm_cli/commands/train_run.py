@@ -20,8 +20,9 @@ from igm_cli.commands.train_data import TrainingData, draw_samples
 from igm_cli.commands.train_preset import Recipe, data_parts, model_spec
 from igm_cli.commands.train_validation import COUNT, Validation
 from igm_cli.commands.train_watch import Watch, draw_curves, how_it_went
-from igm_cli.core.checkpoint import TEXT_TO_IMAGE, add_to_description, read_spec
+from igm_cli.core.checkpoint import add_to_description, read_spec
 from igm_cli.core.device import has_bf16, keep_freed_memory, training_precision
+from igm_cli.core.models import TEXT_TO_IMAGE
 from igm_cli.core.training.batches import Samples
 from igm_cli.core.training.objectives import Companion
 from igm_cli.core.training.run import fresh_model, measure, train

@@ -21,7 +21,16 @@ from torch import Tensor, nn
 from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import ConceptSpace
 from igm_cli.core.device import has_bf16
-from igm_cli.core.files import file_hash, read_json, write_json
+from igm_cli.core.files import (
+    CONFIG,
+    DESCRIPTION,
+    PIPELINE,
+    SCHEDULE,
+    WEIGHTS,
+    file_hash,
+    read_json,
+    write_json,
+)
 from igm_cli.core.models import build_denoiser
 from igm_cli.core.noise_schedule import Schedule, ScheduleConfig
 from igm_cli.core.validation import Size, Table, validated
@@ -32,10 +41,6 @@ if TYPE_CHECKING:
     from igm_cli.core.denoiser import Denoiser
 
 FORMAT = 1
-CONFIG, SCHEDULE, DESCRIPTION, WEIGHTS = "config.json", "scheduler_config.json", "igm.json", "model.safetensors"
-PIPELINE = "model_index.json"
-TEXT_TO_IMAGE = "text-to-image"
-"""The architecture whose folder is a pipeline of diffusers."""
 
 
 def is_discriminative(info: Mapping[str, Any]) -> bool:

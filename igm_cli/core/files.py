@@ -28,6 +28,10 @@ else:
     import tomli as tomllib
 
 
+CONFIG, SCHEDULE, DESCRIPTION, WEIGHTS = "config.json", "scheduler_config.json", "igm.json", "model.safetensors"
+CHECKPOINT, PIPELINE = (DESCRIPTION, CONFIG, SCHEDULE, WEIGHTS), "model_index.json"
+"""Files of a checkpoint, and the one that names the parts of a pipeline of diffusers."""
+
 TEMPORARY = ".igm-tmp"
 """Suffix of unfinished files."""
 
@@ -194,7 +198,7 @@ def fingerprint_of(identity: Any, length: int = 16) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:length]
 
 
-def home_expanded(path: str | Path) -> Path:
+def home_expanded(path: str | os.PathLike[str]) -> Path:
     """Returns a path with a leading ``~`` or ``~user`` resolved; without such a user, a file of that name is meant.
 
     Raises:

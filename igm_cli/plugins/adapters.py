@@ -25,6 +25,9 @@ SPLIT_SEEDS = {"train": 0, "val": 1_000_003, "test": 2_000_003}
 """Added to the seed, so that every split has its own seed and no two share an example."""
 
 
+SPLITS = tuple(SPLIT_SEEDS)
+
+
 @dataclass(frozen=True)
 class SplitRequest:
     """A request to a dataset.
@@ -53,7 +56,7 @@ class Adapter:
     """
 
     name: str
-    splits: tuple[str, ...]
+    splits: tuple[str, ...] = SPLITS
     options: Mapping[str, str]
     rendered_options: frozenset[str] = frozenset()  # those of generated images only
     folder_options: frozenset[str] = frozenset()  # those of images in a folder only, besides the range

@@ -16,9 +16,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from igm_cli.core.checkpoint import WEIGHTS
 from igm_cli.core.device import inference_precision
-from igm_cli.core.files import exclusive, write_json
+from igm_cli.core.files import WEIGHTS, exclusive, write_json
 from igm_cli.core.training.batches import Batches, Samples, as_floats, make_batches
 from igm_cli.core.training.config import Budget, TrainConfig
 from igm_cli.core.training.plan import StepPlan

@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from igm_cli.benchmarks.baselines.gc import DiffusionBaseline, set_error
-from igm_cli.core.checkpoint import WEIGHTS, weights_fingerprint
+from igm_cli.core.checkpoint import weights_fingerprint
 from igm_cli.core.concepts import ConceptSpace, Continuous
 from igm_cli.core.device import inference_precision
+from igm_cli.core.files import WEIGHTS
 from igm_cli.core.models.factored import FactoredConfig, Trunk
 from igm_cli.core.noise_schedule import Draws, Schedule, draw
 from igm_cli.core.weights import read_weights

@@ -27,6 +27,7 @@ from igm_cli.benchmarks.timing import timed
 from igm_cli.core.concepts import Product
 from igm_cli.core.device import inference_precision
 from igm_cli.core.files import parse_toml
+from igm_cli.core.inference.tiles import unit_of
 from igm_cli.core.training.batches import Samples, as_floats
 from igm_cli.errors import InputError, UsageError, need, percentage
 from igm_cli.imaging import to_model
@@ -91,8 +92,7 @@ class ObjectsBench(frame.CheckpointBench):
         self.photographs = self.adapter.load(self.adapter.splits[0], **how)  # the training split
         self.radius = self._radius()
         self.bands = Bands(self.radius, float(self.numbers["border"]))
-        unit = int(getattr(self.checkpoint.denoiser, "multiple", 1))
-        self.sight = Sight(spec.scale, unit, self.image_size)
+        self.sight = Sight(spec.scale, unit_of(self.checkpoint.denoiser), self.image_size)
         windows = partial(Windows, measured, self.parser, self.image_size)
         self.scenes = {
             name: windows(name, self.sight, self.bands, request.seed, request.limit) for name in request.splits

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from igm_cli.benchmarks.frame import AnnotatedImage, AnnotatedImages
 from igm_cli.benchmarks.points import border, within
+from igm_cli.core.inference.tiles import scaled
 from igm_cli.imaging import Frame, to_model, to_rgb
 
 if TYPE_CHECKING:
@@ -41,8 +42,7 @@ class Sight:
 
     def size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Returns the size of its input for an image of a size (width, height), as in a session."""
-        width, height = (max(1, round(side * self.scale / self.unit)) * self.unit for side in size)
-        return width, height
+        return scaled(size, self.scale, self.unit)
 
     def side(self, length: float, axis: int) -> int:
         """Returns the length near to ``length`` that needs no squeezing, at least that of a training crop."""

@@ -77,6 +77,17 @@ def invert_any_size(
     return [_inside(found) for found in piece.invert(images, progress)]
 
 
+def unit_of(denoiser: Denoiser) -> int:
+    """Returns the divisor of the sides of images that a denoiser takes."""
+    return int(getattr(denoiser, "multiple", 1))
+
+
+def scaled(size: tuple[int, int], scale: float, unit: int) -> tuple[int, int]:
+    """Returns the size (width, height) that a denoiser can take nearest to an image's at a scale."""
+    width, height = (max(1, round(side * scale / unit)) * unit for side in size)
+    return width, height
+
+
 def in_tiles(images: Tensor) -> bool:
     """Returns whether images ``[...,H,W]`` are inverted in several tiles."""
     return max(images.shape[-2:]) > TILE
@@ -200,7 +211,7 @@ def once(points: Tensor, certainty: Tensor, tile: Tensor, same: float = SAME) ->
 def _by_tiles(piece: _Piece, image: Tensor, progress: Progress | None) -> Inversion:
     """Inverts an image ``[C,H,W]`` tile by tile."""
     height, width = image.shape[-2:]
-    unit = int(getattr(piece.denoiser, "multiple", 1))
+    unit = unit_of(piece.denoiser)
     across, down = (spans(side, unit, even_tile(side, unit), OVERLAP) for side in (width, height))
     tiles = [(x, y) for y in down for x in across]
     parts: list[Inversion] = []

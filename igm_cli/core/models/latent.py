@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from igm_cli.core.concepts import Text
+from igm_cli.core.concepts import ConceptSpace, Text
 from igm_cli.core.device import to_device
-from igm_cli.core.files import read_json, temporary_beside
+from igm_cli.core.files import CONFIG, PIPELINE, read_json, temporary_beside
 from igm_cli.core.models.pipeline_files import first_line, quiet
 from igm_cli.core.models.prompts import word_tokenizer, words_of
 from igm_cli.core.noise_schedule import Schedule
@@ -77,12 +77,17 @@ class LatentTextToImage(nn.Module):
     """Autoencoder, text encoder and U-Net; the tokenizer knows the words of the labels and templates.
 
     The noise schedule is that of the latents, and the U-Net puts out its prediction type.
+
+    Raises:
+        ValueError: If concepts are no labels.
     """
 
     scale: Tensor
 
-    def __init__(self, config: LatentConfig, space: Text, schedule: Schedule) -> None:
+    def __init__(self, config: LatentConfig, space: ConceptSpace, schedule: Schedule) -> None:
         super().__init__()
+        if not isinstance(space, Text):
+            raise ValueError("its concepts are labels; choose a concept parser of labels")
         self.config, self.space, self.schedule = config, space, schedule
         networks = _networks(config, len(self.tokenizer))
         self.vae, self.text_encoder, self.unet = (networks[part] for part in PARTS)
@@ -200,7 +205,7 @@ class LatentTextToImage(nn.Module):
                 str(temporary / "tokenizer")
             )  # vocab.json and merges.txt
             for file in temporary.rglob("*.safetensors"):
-                file.chmod((temporary / "model_index.json").stat().st_mode)  # which follows the umask
+                file.chmod((temporary / PIPELINE).stat().st_mode)  # which follows the umask
             for part in sorted(temporary.iterdir()):
                 target = folder / part.name
                 if target.is_dir():
@@ -229,7 +234,7 @@ class LatentTextToImage(nn.Module):
                 raise InputError(
                     f"the {part} of {folder} does not fit the model: {first_line(error)}"
                 ) from error
-        path = folder / "vae" / "config.json"
+        path = folder / "vae" / CONFIG
         scale = read_json(path).get("scaling_factor")
         if not isinstance(scale, int | float):
             raise InputError(f"{path} has no scaling_factor; give the folder of a text-to-image model")

@@ -16,7 +16,7 @@ from typing import Any
 
 from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import ConceptSpace, Text
-from igm_cli.core.files import HUB, HUB_ID, file_hash, home_expanded, read_json
+from igm_cli.core.files import CONFIG, DESCRIPTION, HUB, HUB_ID, PIPELINE, file_hash, home_expanded, read_json
 from igm_cli.core.hub import refusal
 from igm_cli.core.models.families import PIPELINES, TITLES, TOKENIZERS, Family
 from igm_cli.core.names import Classes
@@ -93,7 +93,7 @@ def _from_hub(name: str, variant: str | None, weights: bool, fetch: bool) -> Pat
             from diffusers import DiffusionPipeline
 
             folder = Path(DiffusionPipeline.download(name, variant=variant, use_safetensors=True, **UNUSED))
-        snapshot_download(name, allow_patterns=["igm.json"])  # which diffusers leaves out
+        snapshot_download(name, allow_patterns=[DESCRIPTION])  # which diffusers leaves out
         return folder
     except Exception as error:  # from any network library the hub's client uses
         if cached is not None:  # opening it reports what is missing
@@ -135,13 +135,13 @@ def read_index(path: Path) -> PipelineIndex:
     Raises:
         InputError: If it is not a pipeline, is of another kind, or is incomplete.
     """
-    if not (path / "model_index.json").is_file():
+    if not (path / PIPELINE).is_file():
         if any(path.glob("*lora*.safetensors")) or (path / "adapter_config.json").is_file():
             raise InputError(
                 f"{path} is a LoRA, which adds to another model; give the model itself, with it merged"
             )
         raise InputError(f"{path} is not a diffusers pipeline: it has no model_index.json")
-    index = read_json(path / "model_index.json")
+    index = read_json(path / PIPELINE)
     entries = {
         part: entry for part, entry in index.items() if isinstance(entry, list) and len(entry) == 2 and entry[1]
     }
@@ -167,7 +167,7 @@ def read_index(path: Path) -> PipelineIndex:
         _refuse_code(path / part)
     loads = kind if kind in family.pipelines else family.pipelines[0]
     names = Classes(index.get("id2label")) if family.classes else None
-    config = path / family.part / "config.json"
+    config = path / family.part / CONFIG
     told = family.guidance is not None and config.is_file() and read_json(config).get("guidance_embeds")
     return PipelineIndex(family, loads, classes, names, family.guidance if told else None)
 
@@ -220,7 +220,7 @@ def in_few_bits(part: Path) -> bool:
     Raises:
         InputError: If another library quantized them, or their description has unknown keys.
     """
-    said = read_json(part / "config.json").get(BITS) if (part / "config.json").is_file() else None
+    said = read_json(part / CONFIG).get(BITS) if (part / CONFIG).is_file() else None
     if not said:
         return False
     known = isinstance(said, dict) and said.get("quant_method") == "bitsandbytes"
@@ -292,19 +292,13 @@ class PipelineDescription:
         space: Labels and templates it was trained on; None if it does not say.
         composition: How its predictions compose; the paper uses the mean with pretrained models.
         inference: Inversion settings: the published ones, overridden by those tuned to its weights.
-        draws: Whether it says that its pictures are worth looking at.
-        knows: What it was trained on, in a few words; empty if it does not say.
-        discriminative: Whether it was also trained to tell labels apart.
-        dataset: Name of the dataset it was trained on; empty if it does not say.
+        info: Provenance, as :class:`igm_cli.core.checkpoint.ModelSpec` has it.
     """
 
     space: Text | None = None
     composition: Composition = "mean"
     inference: Mapping[str, Any] = field(default_factory=lambda: dict(PUBLISHED))
-    draws: bool = True
-    knows: str = ""
-    discriminative: bool = False
-    dataset: str = ""
+    info: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_description(path: Path) -> PipelineDescription:
@@ -313,20 +307,18 @@ def read_description(path: Path) -> PipelineDescription:
     Raises:
         InputError: If igm.json cannot be understood.
     """
-    if not (path / "igm.json").is_file():
+    if not (path / DESCRIPTION).is_file():
         return PipelineDescription()
-    data = read_json(path / "igm.json")
+    data = read_json(path / DESCRIPTION)
     try:
         space, composition = ConceptSpace.from_dict(data["space"]), data.get("composition", "mean")
         if not isinstance(space, Text) or composition not in ("sum", "mean"):
             raise ValueError("its concepts are not labels")
-        inference, info = {**PUBLISHED, **data.get("inference", {})}, data.get("info", {})
-        draws, discriminative = bool(info.get("draws", True)), bool(info.get("discriminative"))
-        knows, dataset = (str(info.get(name, "")) for name in ("knows", "dataset"))
-        return PipelineDescription(space, composition, inference, draws, knows, discriminative, dataset)
+        inference, info = {**PUBLISHED, **data.get("inference", {})}, dict(data.get("info", {}))
+        return PipelineDescription(space, composition, inference, info)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{path / 'igm.json'} does not describe a text-to-image pipeline: {reason(error)}"
+            f"{path / DESCRIPTION} does not describe a text-to-image pipeline: {reason(error)}"
         ) from error
 
 
@@ -344,7 +336,7 @@ def pipeline_fingerprint(path: Path, variant: str | None, network: Path | None =
     if network and not network.is_file():
         raise MissingError(f"there is no file {network}; check the path of --network")
     weights = weight_files(path, variant, network=network is None)
-    files = [path / "model_index.json", *(file for _, found in weights.values() for file in found)]
+    files = [path / PIPELINE, *(file for _, found in weights.values() for file in found)]
     for part in read_index(path).parts:
         files += [file for file in (path / part).iterdir() if file.suffix in (".json", ".txt", ".model")]
     named = sorted((file.relative_to(path).as_posix(), file) for file in files)

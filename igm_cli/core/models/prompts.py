@@ -40,7 +40,7 @@ class PromptEncoder:
     """
 
     def __init__(self, pipe: Any, family: Family, device: torch.device) -> None:
-        self.pipe, self.family, self.device, self.encoded = pipe, family, device, 0
+        self.pipe, self.family, self.device = pipe, family, device
         self._memory: dict[str, dict[str, Tensor]] = {}
 
     def __call__(self, texts: Sequence[str]) -> Prompts:
@@ -88,7 +88,6 @@ class PromptEncoder:
     @torch.no_grad()
     def _encode(self, texts: list[str]) -> None:
         """Encodes prompts and remembers them."""
-        self.encoded += len(texts)
         columns = self.family.encode(self.pipe, texts, self.device)
         for row, text in enumerate(texts):
             self._memory[text] = {name: column[row] for name, column in columns.items()}

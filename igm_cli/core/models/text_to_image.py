@@ -48,7 +48,6 @@ class TextToImageDenoiser:
         encoder: Prompt encoder to share with another denoiser of the same parts.
 
     Attributes:
-        calls: Network calls so far, one per latent and prompt.
         halved: Whether memory ran out once, which halved the batch.
     """
 
@@ -63,12 +62,12 @@ class TextToImageDenoiser:
         self.device, self.image_size, self.latent_shape = parts.device, parts.image_size, parts.latent_shape
         self.batch = batch or default_batch(parts)
         self.encoder = encoder or PromptEncoder(parts.pipe, parts.family, parts.device)
-        self.calls, self.halved = 0, False
+        self.halved = False
 
     def with_labels(
         self, labels: Sequence[str], templates: Sequence[str] | None = None, nothing: str = ""
     ) -> TextToImageDenoiser:
-        """Returns a denoiser for other labels with the same networks and encoded prompts; it counts calls anew.
+        """Returns a denoiser for other labels with the same networks and encoded prompts.
 
         A label for ``nothing``, if given, comes after the labels.
         """
@@ -193,7 +192,6 @@ class TextToImageDenoiser:
                 f"the model's predictions are not finite in {str(self.parts.dtype).removeprefix('torch.')}; "
                 "use --dtype float32"
             )
-        self.calls += len(prompts)
         return eps.view(n, m, *eps.shape[1:])
 
     @torch.no_grad()

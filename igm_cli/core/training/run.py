@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from igm_cli.core.checkpoint import TEXT_TO_IMAGE, ModelSpec, load_weights, save_model
+from igm_cli.core.checkpoint import ModelSpec, load_weights, save_model
 from igm_cli.core.device import peak_memory, tf32_products, training_precision
 from igm_cli.core.files import exclusive
+from igm_cli.core.models import TEXT_TO_IMAGE
 from igm_cli.core.training.batches import Samples
 from igm_cli.core.training.config import TrainConfig
 from igm_cli.core.training.objectives import Companion, ComposedObjective, Objective

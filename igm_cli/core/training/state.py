@@ -11,15 +11,9 @@ from typing import Any
 
 import torch
 
-from igm_cli.core.checkpoint import (
-    DESCRIPTION,
-    TEXT_TO_IMAGE,
-    ModelSpec,
-    load_weights,
-    read_spec,
-    weights_fingerprint,
-)
-from igm_cli.core.files import foreign_name, read_json, write_atomically, write_json
+from igm_cli.core.checkpoint import ModelSpec, load_weights, read_spec, weights_fingerprint
+from igm_cli.core.files import DESCRIPTION, foreign_name, read_json, write_atomically, write_json
+from igm_cli.core.models import TEXT_TO_IMAGE
 from igm_cli.core.training.config import TrainConfig
 from igm_cli.core.validation import shown
 from igm_cli.errors import IgmError, InputError

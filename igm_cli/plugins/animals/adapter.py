@@ -30,7 +30,6 @@ class Animals(Adapter):
     source = (
         "pictograms as STYLE/ANIMAL/*.png with transparent surroundings, such as emoji of npm's @iconify-json"
     )
-    splits = ("train", "val", "test")
     image_size = (SIDE, SIDE)
     concepts = "labels"
     options: Mapping[str, str] = {

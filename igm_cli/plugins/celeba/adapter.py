@@ -24,7 +24,6 @@ class Celeba(Adapter):
     licence = "CelebA: non-commercial research only"
     own_licence = "drawn faces: python-avatars (MIT), as this project (MIT)"
     source = "download CelebA from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html and give its folder"
-    splits = ("train", "val", "test")
     image_size = (64, 64)
     concepts = "attributes"
     options: Mapping[str, str] = {

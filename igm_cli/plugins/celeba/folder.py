@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from igm_cli.errors import InputError, counted
-from igm_cli.plugins.adapters import Dataset, SplitRequest, image_dataset
+from igm_cli.plugins.adapters import SPLITS, Dataset, SplitRequest, image_dataset
 from igm_cli.plugins.celeba.attribute_file import AttributeTable, read_attributes, read_partition
 
 DOMAIN = "Male"
 """The attribute that distinguishes the domains."""
 
-SPLITS = ("train", "val", "test")
 _OFFICIAL_FIRSTS = (162_771, 182_638)  # numbers of the first images of val and of test
 _NESTS = ("img_align_celeba", "img_align_celeba_png")
 _IMAGE_FOLDERS = (

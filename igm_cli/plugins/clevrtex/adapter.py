@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from igm_cli.plugins.adapters import Dataset, SplitRequest
+from igm_cli.plugins.adapters import SPLITS, Dataset, SplitRequest
 from igm_cli.plugins.clevr.adapter import Clevr
 from igm_cli.plugins.clevrtex.folder import from_folder
 
@@ -17,7 +17,7 @@ class ClevrTex(Clevr):
     summary = "CLEVRTex scenes: textured objects on a textured plane"
     licence = "images given: as they are (CLEVRTex: see its project page)"
     source = "download ClevrTex from https://www.robots.ox.ac.uk/~vgg/data/clevrtex/ and give its folder"
-    splits = ("train", "val", "test")
+    splits = SPLITS
     given = Clevr.given | {  # type: ignore[operator]
         "variant": "full, pbg, vbg, grassbg, camo or outd, where the folder holds several (real data only)"
     }

@@ -10,7 +10,7 @@ from typing import Any
 
 from igm_cli.core.names import names_option
 from igm_cli.errors import InputError, UsageError, near_names
-from igm_cli.plugins.adapters import Adapter, Dataset, Options, SplitRequest, image_dataset
+from igm_cli.plugins.adapters import SPLITS, Adapter, Dataset, Options, SplitRequest, image_dataset
 from igm_cli.plugins.base import Advice
 from igm_cli.plugins.crops import Crops
 from igm_cli.plugins.objects.advice import CELL, advise
@@ -18,7 +18,7 @@ from igm_cli.plugins.objects.annotations import Annotation, Findings, Object
 from igm_cli.plugins.objects.checks import usable
 from igm_cli.plugins.objects.formats import FORMATS, choose
 from igm_cli.plugins.objects.layout import Folder
-from igm_cli.plugins.objects.splits import SPLITS, seeded_share, split_images
+from igm_cli.plugins.objects.splits import seeded_share, split_images
 from igm_cli.plugins.sizes import HELP, parse_size, refuse_fractions, refuse_other_size
 
 
@@ -35,7 +35,6 @@ class Objects(Adapter):
     summary = "your own images, annotated in COCO, Pascal VOC, YOLO, LabelMe, text or a table"
     licence = "your own"
     source = "put images and their annotations into a folder, and give it with --data-root FOLDER"
-    splits = SPLITS
     image_size = (128, 96)
     concepts = "pos"
     options: Mapping[str, str] = {

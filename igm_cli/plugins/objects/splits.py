@@ -9,11 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from igm_cli.errors import counted
+from igm_cli.plugins.adapters import SPLITS
 from igm_cli.plugins.objects.annotations import Annotation, Findings
 from igm_cli.plugins.objects.layout import LISTS, Folder
 from igm_cli.plugins.pictures.tables import text_of
-
-SPLITS = ("train", "val", "test")
 
 _WORD = re.compile(rf"(?:.*[^a-z])?({'|'.join(LISTS)})(?:[^a-z].*)?", re.IGNORECASE)
 

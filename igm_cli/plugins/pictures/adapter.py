@@ -43,7 +43,6 @@ class Pictures(Adapter):
     summary = "your own pictures of several things, labelled in a table or in their names"
     licence = "your own"
     source = "collect images named like cat_dog_1.jpg, or list them in a labels.csv, and give their folder"
-    splits = ("train", "val", "test")
     image_size = (64, 64)
     concepts = "labels"
     options: Mapping[str, str] = {

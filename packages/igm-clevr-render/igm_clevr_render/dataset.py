@@ -39,7 +39,6 @@ class ClevrRender(Adapter):
     summary = "CLEVR-style scenes from a ray caster; clevr and clevrtex use them where no data are given"
     licence = "rendered images: as igm (MIT)"
     source = "rendered by the plugin itself"
-    splits = ("train", "val", "test")
     image_size = (96, 64)
     concepts = "pos"
     options: Mapping[str, str] = {
