@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from conftest import ROOT, Igm
+from conftest import ROOT, Here, Igm
 from hatchling.metadata.core import ProjectMetadata
 from hatchling.plugin.manager import PluginManager
 from PIL import Image, ImageChops, ImageStat
@@ -188,6 +188,16 @@ def test_python_runs(
     said = [line.split("  # ", 1)[1] for line in "".join(blocks).splitlines() if "print(" in line]
     assert said and capsys.readouterr().out.splitlines() == said
     assert (tmp_path / "found.png").exists() or ".save(" not in "".join(blocks)
+
+
+def test_the_vectors_to_try_are_taken_apart(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs/decomposition.md").read_text("utf-8")
+    exec(re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[0], {})
+    done = here("decompose", "bound.npy", "--codebooks", "books.safetensors", "--json")
+    assert done.code == 0 and [item["index"] for item in json.loads(done.out)["items"]] == [3, 7]
 
 
 @pytest.mark.parametrize("line", [*COMMANDS, *dict.fromkeys(SHOWN)])

@@ -118,6 +118,11 @@ def test_an_interruption_promises_nothing_that_is_kept(
     assert done.code == 143
     says = "igm: interrupted; nothing of the evaluation is kept, except a calibration"
     assert one_sentence(done.err).startswith(says)
+    monkeypatch.setattr(
+        "igm_cli.commands.train_run.measure", lambda *_, **__: signal.raise_signal(signal.SIGTERM)
+    )
+    done = here("train", "objects", *CPU, "--data-root", annotated, "--dry-run")
+    assert done.code == 143 and done.err.endswith("a dry run keeps nothing; the same command starts anew\n")
 
 
 TINY = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,6 +10,7 @@ import typer
 
 from igm_cli.commands import options as o
 from igm_cli.errors import UsageError, near_names, need
+from igm_cli.interrupts import saying
 from igm_cli.output import Output
 
 
@@ -122,7 +124,8 @@ def train(
         trackers=_trackers(trackers or []),
         dry_run=dry_run,
     )
-    Training(adapter, registry.configured(parser, plan.concepts), recipe, place, sink).run()
+    with saying("a dry run keeps nothing; the same command starts anew") if dry_run else nullcontext():
+        Training(adapter, registry.configured(parser, plan.concepts), recipe, place, sink).run()
 
 
 def _changes(pairs: list[str], **direct: Any) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def read(folder: Folder, files: Sequence[str], findings: Findings) -> Iterator[A
     def parse(line: str, file: str) -> Object:
         match = _LINE.fullmatch(line)
         if not match:
-            raise ValueError(f'{line.strip()[:40]!r} is not "x y" or "x y class"')
+            raise ValueError(f'{line.strip()[:40]!r} is not "x y" or "x y class" with numbers in pixels')
         x, y, name = match.groups()
         return Object(number(x), number(y), classes.label(name, file) if name else "")
 
