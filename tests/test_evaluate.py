@@ -285,7 +285,7 @@ def test_one_image_is_one_image(tiny_model: Path, annotated: Path, here: Here) -
     data = ("--dataset", "objects", "--data-root", annotated, "--split", "train", "--limit", 1)
     done = here("evaluate", *CPU, "--model", tiny_model, *data)
     assert done.code == 0
-    assert " on 1 image of objects, train" in done.out and "one image gives none" in done.out
+    assert " on 1 image of objects, train" in done.out and "objects of one image give none" in done.out
 
 
 def test_another_dataset_that_reads_the_folder_is_named(annotated: Path, tmp_path: Path, here: Here) -> None:

@@ -117,7 +117,7 @@ def test_what_factors_leave_out_and_what_they_lack_is_said() -> None:
     ]
     *_, single = ObjectConcepts().advise([every[1], *every], {}).reasons
     assert single.startswith("a single object for training has label=white, stage=new, which is hardly learned")
-    assert "--set data.labels=" in single
+    assert "data.labels names" in single and "concepts.factors the values" in single
     options = {"factors": "label=RED|red|pink"}
     advice = ObjectConcepts().configured(options).advise(every, options)
     assert advice.reasons == ["no object for training has label=pink, which cannot be learned"]

@@ -13,6 +13,10 @@ from torch import Tensor
 RESAMPLES = 2000
 Z = 1.96  # of Wilson's intervals, as in the papers' tables
 
+ENOUGH = 6
+"""Fewest images that tell two methods apart: with five, the p of a sign test is 2^-4 even if all agree.  A bootstrap of fewer
+is too narrow."""
+
 
 class Estimate(NamedTuple):
     """A number with its 95 % interval (nan where it is unknown)."""
@@ -72,11 +76,12 @@ def mean(numbers: Iterable[float]) -> Estimate:
 def rate(hits: Sequence[float], trials: Sequence[float]) -> Estimate:
     """Returns the proportion of trials that are hits, both counted per image, with its bootstrap interval.
 
-    If all or none are hits, resamples do not differ, so the interval is Wilson's.  One image has no interval.
+    If all or none are hits, resamples do not differ, so the interval is Wilson's of independent trials.  Trials of one image
+    alone have no interval.
     """
-    if len(hits) != 1 and sum(hits) in (0, sum(trials)):
+    if sum(t > 0 for t in trials) != 1 and sum(hits) in (0, sum(trials)):
         return _wilson(sum(hits), sum(trials))
-    return ratio(hits, trials)
+    return ratio(*_tried(hits, trials))
 
 
 def clustered_rate(hits: Sequence[float], trials: Sequence[float]) -> Estimate:
@@ -84,16 +89,15 @@ def clustered_rate(hits: Sequence[float], trials: Sequence[float]) -> Estimate:
 
     The interval is that of Korn & Graubard 1998 for clustered samples: Wilson's for as many independent trials as have the
     variance over images, which is widened by Student's t because few images tell little of it; a bootstrap of three images
-    would be too narrow.  If all or none are hits, every image counts as one trial.
+    would be too narrow.  If images do not differ, trials count as independent.
     """
-    pairs = [(float(h), float(t)) for h, t in zip(hits, trials, strict=True) if t]
-    count, every = len(pairs), sum(t for _, t in pairs)
+    hits, trials = _tried(hits, trials)
+    count, every = len(trials), sum(trials)
     if count < 2:
-        return rate([h for h, _ in pairs], [t for _, t in pairs])
-    share = sum(h for h, _ in pairs) / every
-    if share in (0, 1):
-        return _wilson(share * count, count)
-    variance = count / (count - 1) * sum((h - share * t) ** 2 for h, t in pairs) / every**2
+        return rate(hits, trials)
+    share = sum(hits) / every
+    squares = sum((h - share * t) ** 2 for h, t in zip(hits, trials, strict=True))
+    variance = count / (count - 1) * squares / every**2
     independent = min(every, share * (1 - share) / variance) if variance else every
     effective = independent * (Z / float(student.ppf(0.975, count - 1))) ** 2
     return _wilson(share * effective, effective)
@@ -102,6 +106,12 @@ def clustered_rate(hits: Sequence[float], trials: Sequence[float]) -> Estimate:
 def proportion(hits: Sequence[bool]) -> Estimate:
     """Returns the proportion of images that are hits, each a trial of its own, with Wilson's interval."""
     return _wilson(sum(hits), len(hits))
+
+
+def _tried(hits: Sequence[float], trials: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Returns hits and trials of the images that have trials."""
+    pairs = [(float(h), float(t)) for h, t in zip(hits, trials, strict=True) if t]
+    return [h for h, _ in pairs], [t for _, t in pairs]
 
 
 def _wilson(hits: float, trials: float) -> Estimate:
@@ -113,4 +123,4 @@ def _wilson(hits: float, trials: float) -> Estimate:
         Z * math.sqrt(share * (1 - share) / trials + (Z / trials) ** 2 / 4),
     )
     low, high = ((middle + side * half) / (1 + Z**2 / trials) for side in (-1, 1))
-    return Estimate(share, max(0.0, low), min(1.0, high))
+    return Estimate(share, low if hits else 0.0, high if hits < trials else 1.0)

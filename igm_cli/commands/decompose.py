@@ -33,7 +33,9 @@ def decompose(
         int | None, o.ask("Number of products that were added up.  Default: 1.", "N", min=1, max=MOST)
     ] = None,
     count: Annotated[bool, o.ask("Count the products, instead of taking them apart.", None, "--count")] = False,
-    k_max: Annotated[int | None, o.ask("Most products considered.  Default: 8.", "N", min=1, max=MOST)] = None,
+    k_max: Annotated[
+        int | None, o.ask("Most products that --count considers.  Default: 8.", "N", min=1, max=MOST)
+    ] = None,
     binding: Annotated[
         Literal["map", "hrr", "fhrr"] | None,
         o.ask("How the vectors are bound.  Default: what the file of codebooks says."),

@@ -150,7 +150,7 @@ def _read(session: Generation, texts: Sequence[str]) -> list[Wish]:
 
 
 def _lines(path: Path) -> list[Record]:
-    """Returns the lines of a results file that have items; of images with something in common, it in the first."""
+    """Returns the lines of a results file that have items; for images with something in common, the items of the first."""
     from igm_cli.imaging import read_bytes
 
     try:

@@ -66,7 +66,7 @@ def push(
     files = files_of(folder)
     text = model_card.card(folder, f"{HUB}{name}", licence) if card is None else o.read_text(card)
     load(folder, device="cpu")  # refuses to share a model that cannot be opened
-    if why := (read_json(folder / "igm.json").get("info") or {}).get("not_learned"):
+    if why := (read_json(folder / DESCRIPTION).get("info") or {}).get("not_learned"):
         sink.warn(f"{model} is hardly of use to others: of its training its igm.json says that {why}")
     sizes = {path: file.stat().st_size for path, file in files.items()} | {CARD: len(text.encode())}
     written = None

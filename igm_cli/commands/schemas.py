@@ -52,7 +52,7 @@ class EvaluationRecord(Closed):
     figures: dict[str, Interval] = Field(
         description="true_of_those_found, found_of_those_true, all_right, number_exact, typical; of points with values "
         "place_right_of_those_found, and FACTOR_right_of_those_in_place of every factor.  Proportions of nothing are left out.  "
-        "Intervals are over images; low and high of one image are null."
+        "Intervals are over images; if all or none are right, objects count as independent.  If only one image has objects, low and high are null."
     )
     calibration_error: dict[str, Amount] = Field(
         description="Expected calibration error of the confidences of concepts, and of values of those that are there."

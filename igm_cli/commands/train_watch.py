@@ -73,9 +73,8 @@ def how_it_went(metrics: Sequence[Mapping[str, float]], steps: int, warmup: int 
         return Outcome(said, f"{why}; train for more --steps", why)
     if len(losses) == 1:
         advice = "one line of a log does not say whether it learned; smaller log_every logs more"
-    elif (
-        last >= first and max(found or 0, placed or 0) < 0.5
-    ):  # a model that knew it all before has nothing to learn
+    # A model that found most from the beginning has little to learn.
+    elif last >= first and max(found or 0, placed or 0) < 0.5:
         why = "it did not learn"
         way_out = "check the annotations (--dry-run draws them), then try another learning_rate"
         return Outcome(said, f"{why}: {way_out}", why)

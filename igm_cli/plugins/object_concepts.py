@@ -295,6 +295,6 @@ def _hardly_seen(factors: Mapping[str, Sequence[str]], train: Sequence[Mapping[s
     if single:
         sentences += [
             f"a single object for training has {single}, which is hardly learned: annotate more, correct it if it is misspelled, or "
-            "leave it out (--set data.labels=... names the labels to keep)"
+            "leave it out (data.labels names the labels to keep, concepts.factors the values of other factors)"
         ]
     return sentences

@@ -32,6 +32,7 @@ def test_rates_without_spread_have_wilsons_interval() -> None:
     for hits in ([0, 0], [4, 6]):
         expected = binomtest(sum(hits), 10).proportion_ci(0.95, "wilson")
         assert list(rate(hits, [4, 6]))[1:] == pytest.approx([expected.low, expected.high], abs=1e-4)
+    assert all(proportion([True] * n).high == 1 and proportion([False] * n).low == 0 for n in range(1, 300))
     assert list(proportion([True])) == pytest.approx([1, 0.207, 1], abs=1e-3)
     expected = binomtest(3, 4).proportion_ci(0.95, "wilson")
     several = proportion([True, False, True, True])
@@ -40,20 +41,20 @@ def test_rates_without_spread_have_wilsons_interval() -> None:
 
 
 def test_one_image_has_no_interval() -> None:
-    for one in (rate([3], [4]), clustered_rate([3], [4]), clustered_rate([0, 3], [0, 4])):
+    for one in (rate([3], [4]), rate([3, 0], [4, 0]), clustered_rate([3], [4]), clustered_rate([0, 3], [0, 4])):
         assert one.value == 0.75 and math.isnan(one.low) and math.isnan(one.high)
         assert percent(one) == "75.0 %"
 
 
 def test_windows_of_few_images_tell_little() -> None:
     """Of three images, one of which is all wrong, nearly any proportion is possible; of many it is as a bootstrap says."""
-    known = clustered_rate(
-        [4, 2, 1], [4, 4, 4]
-    )  # Wilson's of 5 (1.96 / 4.3027)² trials: 5 have this variance over images
+    known = clustered_rate([4, 2, 1], [4, 4, 4])
+    # Wilson's of 5 (1.96 / 4.3027)² trials: 5 have this variance over images.
     assert known == pytest.approx((7 / 12, 0.075369, 0.960072), abs=1e-5)
     few = clustered_rate([5, 6, 0], [5, 6, 5])
     assert few.value == pytest.approx(11 / 16) and few.low < 0.1 and few.high > 0.95
-    assert clustered_rate([5, 6, 5], [5, 6, 5])[1:] == proportion([True] * 3)[1:]
+    best = [clustered_rate(hits, [90, 90, 90]) for hits in ([90, 90, 90], [90, 90, 89])]
+    assert best[0].high == 1 and 0.9 < best[1].low < best[0].low  # one mistake does not make it surer
     alike = clustered_rate([2, 2, 2], [4, 4, 4])  # never surer than of as many independent trials
     assert alike.low < rate([1, 0] * 6, [1] * 12).low
     hits, trials = [0, 1, 2, 3, 4] * 20, [4] * 100

@@ -8,7 +8,7 @@ from operator import itemgetter
 from typing import Any
 
 from igm_cli.benchmarks import report
-from igm_cli.benchmarks.intervals import Estimate, clustered_rate, rate, ratio, ratio_difference
+from igm_cli.benchmarks.intervals import ENOUGH, Estimate, clustered_rate, rate, ratio, ratio_difference
 from igm_cli.benchmarks.scores import Rows, ScoredSplits, by_label, grouped
 from igm_cli.benchmarks.suite import PictureGrid, Plot, Record
 from igm_cli.benchmarks.suites.objects_windows import Windows
@@ -18,10 +18,6 @@ from igm_cli.plugins.base import ConceptParser
 COMPARED = {"f1": ("F1", 1, ("right", "both")), "mae": ("count off by", -1, ("off", "images"))}
 """Estimates on which igm is compared with the best baseline: their name, whether more (1) or less (-1) is better, and the
 two :func:`sums` whose ratio they are."""
-
-
-ENOUGH = 6
-"""Fewest photographs that tell two methods apart: with five, the p of a sign test is 2^-4 even if all agree."""
 
 
 def sums(rows: Rows) -> dict[str, list[float]]:
@@ -47,7 +43,7 @@ def metrics(rows: Rows) -> dict[str, Estimate]:
     """Returns precision, recall and F1 of points, errors of counts and time, with intervals over photographs."""
     s = sums(rows)
     images = s["images"]
-    share = rate if len(images) >= ENOUGH else clustered_rate  # a bootstrap of few is too narrow
+    share = rate if len(images) >= ENOUGH else clustered_rate
     squared = ratio(s["squared"], images)
     return {
         "f1": share(s["right"], s["both"]),
