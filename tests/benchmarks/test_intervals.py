@@ -44,6 +44,7 @@ def test_one_image_has_no_interval() -> None:
     for one in (rate([3], [4]), rate([3, 0], [4, 0]), clustered_rate([3], [4]), clustered_rate([0, 3], [0, 4])):
         assert one.value == 0.75 and math.isnan(one.low) and math.isnan(one.high)
         assert percent(one) == "75.0 %"
+    assert math.isnan(rate([4, 0], [4, 0]).low)  # all right, but all in one image
 
 
 def test_windows_of_few_images_tell_little() -> None:
