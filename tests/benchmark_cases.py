@@ -21,6 +21,7 @@ from igm_cli.benchmarks.baselines.fit import Budget
 from igm_cli.benchmarks.frame import declared
 from igm_cli.benchmarks.suite import Request, find_suite
 from igm_cli.benchmarks.suites import composition, objects
+from igm_cli.bundled import bundled
 from igm_cli.commands import figures
 from igm_cli.commands.benchmark_run import run_benchmark
 from igm_cli.core.checkpoint import ModelSpec
@@ -158,6 +159,7 @@ def write_composed(folder: Path) -> Path:
         shutil.copytree(models / name, models.parent / name)
     for name, crossed in (("position", "position"), ("size", "size-5")):
         shutil.copytree(models / name, models.parent / "crossed" / crossed)
+    shutil.copytree(bundled()["animals-tiny"], models.parent / "animals")
     return write_positions(folder)
 
 
@@ -174,7 +176,16 @@ CASES: dict[str, Case] = {
     ),
     "composition": Case(
         methods=tuple(declared("composition")["methods"]),
-        splits=("and-1", "and-3", "or-of-ands", "pos-and-not-color", "continual-3", "crossed-5", "faces"),
+        splits=(
+            "and-1",
+            "and-3",
+            "or-of-ands",
+            "pos-and-not-color",
+            "continual-3",
+            "crossed-5",
+            "faces",
+            "animal",
+        ),
         options={
             "steps": 3,
             "correct": 1,

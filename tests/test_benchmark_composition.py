@@ -11,9 +11,10 @@ import torch
 from benchmark_cases import Run, records_of
 from torch import nn
 
-from igm_cli.benchmarks.baselines.judges import KindJudge, MeasureJudge, PlaceJudge, all_right, near
+from igm_cli.benchmarks.baselines.judges import KindJudge, LabelJudge, MeasureJudge, PlaceJudge, all_right, near
 from igm_cli.benchmarks.suite import PictureGrid
 from igm_cli.benchmarks.suites.composition import metrics
+from igm_cli.benchmarks.suites.composition_judges import together
 from igm_cli.errors import InputError, MissingError
 
 
@@ -122,9 +123,9 @@ def test_calls_and_what_only_some_rows_hold(run: Run) -> None:
 def test_pictures_stand_beside_renders(run: Run) -> None:
     report = run.opened().report(records_of(run.out), {})
     (grid,) = [figure for figure in report.figures if isinstance(figure, PictureGrid)]
-    assert grid.columns == ["real", "igm", "ddim", "ula", "particles", "conditional"] and len(grid.rows) == 7
+    assert grid.columns == ["real", "igm", "ddim", "ula", "particles", "conditional"] and len(grid.rows) == 8
     empty = {split for split, pictures in grid.rows if pictures[-1] is None}
-    assert empty == {"and-1", "and-3", "or-of-ands", "pos-and-not-color", "faces"}
+    assert empty == {"and-1", "and-3", "or-of-ands", "pos-and-not-color", "faces", "animal"}
 
 
 def test_expressions_are_filled_in_with_what_renders_show(run: Run) -> None:
@@ -140,6 +141,33 @@ def test_expressions_are_filled_in_with_what_renders_show(run: Run) -> None:
     assert thing["shape"] != "cylinder"
     held = parts["faces"].scenes.data[0]["attributes"]["Smiling"]
     assert parts["faces"].expression(0).endswith(f"Smiling={'yes' if held else 'no'}")
+    assert [parts["animal"].expression(0)] == parts["animal"].scenes.data[0]["labels"]
+
+
+def test_a_drawing_shows_all_labels_asked_for_and_no_other(run: Run) -> None:
+    part = run.opened().parts["animal"]
+    for held, right in (([part.expression(0)], True), ([], False), ([part.expression(0), "zebra"], False)):
+        assert part.judged([{"labels": together(held)}], 0)["branches"] == [right]
+
+
+def test_a_judge_of_labels_learns_which_are_there() -> None:
+    """Two labels, each a bright half of the image: none, either or both are there."""
+    both = torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1]]).repeat(8, 1)
+    images = -torch.ones(32, 3, 16, 16)
+    for half, there in enumerate(both.T):
+        images[there == 1, :, 8 * half : 8 * half + 8] = 1.0
+    concepts, present = torch.eye(2).expand(32, 2, 2) * both[..., None], both == 1
+    judge, generator = LabelJudge(values=(2, 2), channels=8), torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    model = judge.build()
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        judge.loss(model, images, concepts, present, generator).backward()
+        optimizer.step()
+    model.eval()
+    assert judge.validate(model, images, concepts, present) == 0
+    assert torch.equal(judge.named(model, images), both)
 
 
 def test_a_branch_holds_if_all_that_it_asks_for_does(run: Run) -> None:

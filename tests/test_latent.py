@@ -155,17 +155,16 @@ def test_set_errors_are_those_of_the_mean_of_predictions():
 
 
 class Told:
-    """A model that knows the noise: its prediction under a prompt is what it is told for the labels in it.
+    """A model of latents that are all noise: its prediction under a prompt is what it is told for the labels in it.
 
     Args:
-        noise: Of two latents ``[2,2,4,4]``, every label's own share of which is foretold.
-        foretold: By how much under every label, ``[labels]``; under no label nothing is.
+        foretold: How much of the noise every label foretells, ``[labels]``; under no label nothing is.
     """
 
     space, schedule = Text(("red", "green"), ("{label}",)), Schedule()
 
-    def __init__(self, noise, foretold):
-        self.noise, self.foretold, self.reader = noise, foretold, self
+    def __init__(self, foretold):
+        self.foretold, self.reader = foretold, self
 
     def embed(self, texts):
         named = [[label in text for label in self.space.labels] for text in texts]
@@ -175,7 +174,7 @@ class Told:
         if not whole:
             return None, torch.zeros(len(x_t), 1)
         found = (embeddings[..., 0, :] * torch.tensor(self.foretold)).sum(-1)  # [B,R]
-        return found[..., None, None, None] * self.noise[:, None], torch.zeros(found.numel(), 1)
+        return found[..., None, None, None] * x_t[:, None], torch.zeros(found.numel(), 1)
 
     def pool(self, noticed):
         return noticed
@@ -189,7 +188,7 @@ class Told:
 
 def told(*foretold: float) -> tuple[Told, Noised]:
     noise = torch.randn(2, 2, 4, 4, generator=torch.Generator().manual_seed(0))
-    model, t = Told(noise, foretold), torch.tensor([100, 700])
+    model, t = Told(foretold), torch.tensor([100, 700])
     return model, Noised(noise, t, noise, denoising_weight(model.schedule, t))
 
 
@@ -210,6 +209,24 @@ def test_the_true_labels_are_contrasted_with_all_sets():
     chance = torch.tensor(2.0).log()  # of a reading that says nothing, twice, and of a matching
     denoising = denoising_weight(model.schedule, seen.t) * seen.noise.square().mean((1, 2, 3)) * left[0]
     torch.testing.assert_close(weighted[0], denoising.mean() + (0.1 * 2 + 0.5) * chance)
+
+
+def test_without_a_contrast_only_the_composed_error_is_learned():
+    """Images of red, of red and green, and of nothing, whose label is dropped or which has none."""
+    model, seen = told(0.9, 0.5)
+    present = torch.tensor([[True, False], [True, True]])
+    square = denoising_weight(model.schedule, seen.t) * seen.noise.square().mean((1, 2, 3))
+    loss = latent_losses.composed_loss(model, seen, present, 0.0, torch.Generator())
+    torch.testing.assert_close(loss, (square * torch.tensor([0.1, 0.3]).square()).mean())
+    none = latent_losses.composed_loss(model, seen, present & False, 0.0, torch.Generator())
+    torch.testing.assert_close(none, square.mean())  # nothing is foretold under the empty prompt
+    rows = range(200)
+    dropped = [
+        latent_losses.composed_loss(model, seen, present, 0.3, torch.Generator().manual_seed(row))
+        for row in rows
+    ]
+    expected = 0.3 * square.mean() + 0.7 * loss
+    assert abs(torch.stack(dropped).mean() - expected) < 0.08 * square.mean()
 
 
 def test_captions_are_learned_with_and_without_words():
@@ -276,6 +293,15 @@ def test_every_part_is_trained_in_its_phases(trained):
     counts = {part: {n for name, n in steps.items() if name.startswith(part)} for part in PHASES}
     assert counts == {part: {count} for part, count in PHASES.items()}
     assert float(state["model"]["scale"]) != 1.0
+
+
+def test_training_without_a_contrast_teaches_no_reading(trained, tmp_path):
+    plain = replace(CONFIG, steps=4, autoencoder_steps=1, reading_steps=0, contrast=0.0, drop=0.2)
+    train(SPEC, Patches(), plain, tmp_path, device_is_cpu=True)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    names = [name for name, _ in SPEC.build().named_parameters()]
+    learned = {names[index].partition(".")[0] for index in state["optimizer"]["state"]}
+    assert learned == {"vae", "unet", "text_encoder"}
 
 
 def test_a_finished_run_is_known_as_such(trained):

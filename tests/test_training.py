@@ -339,6 +339,8 @@ def test_learning_rate_rises_stays_and_falls():
 def test_impossible_options_are_named(option, value, says):
     with pytest.raises(InputError, match=says):
         TrainConfig(**{option: value})
+    with pytest.raises(InputError, match="contrast needs the concepts of every image"):
+        TrainConfig(contrast=0.1, drop=0.1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])

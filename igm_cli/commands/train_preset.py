@@ -319,7 +319,6 @@ def model_spec(
 ) -> ModelSpec:
     """Returns the specification of the model to train, with the data as its provenance."""
     from igm_cli.core.checkpoint import ModelSpec
-    from igm_cli.core.models import TEXT_TO_IMAGE
     from igm_cli.core.noise_schedule import ScheduleConfig
 
     preset.settings(parser.space)
@@ -331,7 +330,7 @@ def model_spec(
         raise InputError(
             "a model that is trained on crops is not told where it looks; use model.coordinates = false"
         )
-    tells_apart = config.contrast or architecture == TEXT_TO_IMAGE  # which always learns to read labels
+    tells_apart = config.contrast or config.reading_steps
     sources = sorted({"given" if part.data_root == "given" else "built-in" for part in parts}, reverse=True)
     licences = {"given": adapter.licence, "built-in": getattr(adapter, "own_licence", adapter.licence)}
     return ModelSpec(

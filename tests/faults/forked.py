@@ -31,7 +31,8 @@ def run(cases: Iterable[Case], folder: Path, jobs: int = 2) -> Iterator[tuple[Ca
         jobs: How many run at once.
     """
     import_all()
-    waiting = list(enumerate(cases))[::-1]
+    given = list(cases)
+    waiting = list(enumerate(given))[::-1]
     running: dict[int, tuple[int, Case, Path, dict[str, str], float]] = {}
     while waiting or running:
         while waiting and len(running) < jobs:
@@ -63,7 +64,7 @@ def run(cases: Iterable[Case], folder: Path, jobs: int = 2) -> Iterator[tuple[Ca
                 shutil.rmtree(place)
                 waiting.append((number, replace(case, process=True)))
                 continue
-            yield case, Outcome(code, *texts, place / "work", changed, alarm)
+            yield given[number], Outcome(code, *texts, place / "work", changed, alarm)
             shutil.rmtree(place, ignore_errors=True)
         time.sleep(0.002)
 

@@ -1,8 +1,8 @@
 """Judges of samples: networks trained only on real images, which never saw the model whose samples they judge.
 
 The judge of places predicts a map of peaks (Zhou et al. 2019, *Objects as Points*), the judge of kinds the shape and other
-values of a crop, the judge of factors those of a whole image, and the judge of measures the place and size of its only
-object.  All are trained on blurred, brightened and noisy images, so that they do not rely on real texture, which samples lack.
+values of a crop, the judge of factors those of a whole image, the judge of labels what is in it, and the judge of measures
+the place and size of its only object.  All are trained on blurred, brightened and noisy images, so that they do not rely on real texture, which samples lack.
 """
 
 from __future__ import annotations
@@ -206,17 +206,33 @@ class FactorJudge(Judge):
 
     def error(self, said: Tensor, concepts: Tensor, present: Tensor) -> Tensor:
         """Returns the cross entropy of all factors."""
-        return cross_entropy(said, concepts.sum(1).split(self.values, 1), self.values)
+        return cross_entropy(said, self.truth(concepts).split(self.values, 1), self.values)
 
     def validate(self, model: nn.Module, images: Tensor, concepts: Tensor, present: Tensor) -> float:
         """Returns the share of images with a wrong value."""
-        truth = [part.argmax(1) for part in concepts.sum(1).cpu().split(self.values, 1)]
+        truth = [part.argmax(1) for part in self.truth(concepts).cpu().split(self.values, 1)]
         return float((self.named(model, images) != torch.stack(truth, 1)).any(1).float().mean())
+
+    def truth(self, concepts: Tensor) -> Tensor:
+        """Returns the one-hot values of all factors, concatenated ``[B,sum of values]``."""
+        return concepts.sum(1)
 
     def named(self, model: nn.Module, images: Tensor) -> Tensor:
         """Returns the index of each factor's value in images ``[B,3,H,W]``, as ``[B,F]`` on the CPU."""
         logits = outputs(model, images).cpu()
         return torch.stack([part.argmax(1) for part in logits.split(self.values, 1)], 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelJudge(FactorJudge):
+    """Names the labels of an image: each is a factor, no or yes; concepts are one-hot rows ``[K,M]``."""
+
+    name: str = "judge-labels"
+
+    def truth(self, concepts: Tensor) -> Tensor:
+        """Returns whether each label is absent and whether it is there ``[B,2M]``."""
+        there = (concepts.sum(1) > 0).float()
+        return torch.stack([1 - there, there], 2).flatten(1)
 
 
 @dataclass(frozen=True, kw_only=True)

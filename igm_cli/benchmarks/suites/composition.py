@@ -15,10 +15,12 @@ from igm_cli.benchmarks.suite import Infos, Method, PictureGrid, Record, Report,
 from igm_cli.benchmarks.suites.composition_expressions import Expressions, expression_metrics
 from igm_cli.benchmarks.suites.composition_judges import DescribedObjects, Judges, training_images
 from igm_cli.benchmarks.suites.composition_sets import CONDITIONAL, MORE, TOLD, Sets, set_metrics
+from igm_cli.bundled import named, names_pipeline
 from igm_cli.core.concepts import Continuous
 from igm_cli.core.files import home_expanded
 from igm_cli.errors import InputError, MissingError, percentage
 from igm_cli.imaging import from_model
+from igm_cli.label_models import open_pipeline
 from igm_cli.model import Model, open_checkpoint
 from igm_cli.plugins import registry
 
@@ -100,11 +102,14 @@ class CompositionBench(frame.CheckpointBench):
         if name in (training := self.suite.words["models"]) and not path.is_dir():
             command = training[name].format(root=root)
             raise MissingError(
-                f"the split {split} needs a model in {path}; train it with: igm train clevr {command} --output {path}"
+                f"the split {split} needs a model in {path}; train it with: igm train {command} --output {path}"
             )
         if name not in self.models:
-            opened = path if name in training else name
-            self.models[name] = open_checkpoint(opened, None, str(self.device))
+            opened, device = named(path if name in training else name), str(self.device)
+            whole = names_pipeline(opened, None)
+            self.models[name] = (
+                open_pipeline(opened, device) if whole else open_checkpoint(opened, None, device)
+            )
         return self.models[name]
 
     @cached_property

@@ -18,7 +18,7 @@ from igm_cli.benchmarks.baselines.judges import NEAR
 from igm_cli.benchmarks.intervals import Estimate, mean, proportion
 from igm_cli.benchmarks.scores import Rows
 from igm_cli.benchmarks.suite import Row
-from igm_cli.benchmarks.suites.composition_judges import KINDS, Objects
+from igm_cli.benchmarks.suites.composition_judges import KINDS, Objects, together
 from igm_cli.benchmarks.suites.composition_sets import CONDITIONAL, Drawn, DrawnSplit, costs, sampling
 from igm_cli.generation import Generation, GenerationSettings
 from igm_cli.imaging import Frame, to_model
@@ -33,7 +33,7 @@ Values = Mapping[str, Any]
 
 @dataclass
 class Expressions(DrawnSplit):
-    """Expressions about an image's only object, filled in with the values in renders or drawn faces.
+    """Expressions about an image's only object, or a whole drawing, filled in with the values in real images.
 
     The suite's file declares in ``asked`` the expression, with names in braces, what each of its branches
     ``shows``, and what must not be shown.
@@ -49,11 +49,6 @@ class Expressions(DrawnSplit):
         self.values = [{**own, **_another(known, number)} for number, own in enumerate(known)]
 
     @property
-    def faces(self) -> bool:
-        """Whether the images show faces instead of scenes."""
-        return "attributes" in self.scenes.data.column_names
-
-    @property
     def measured(self) -> bool:
         """Whether places and sizes are scored by their distance from those requested, instead of as right or wrong."""
         return "measured" in self.asked
@@ -66,9 +61,12 @@ class Expressions(DrawnSplit):
     @property
     def errors(self) -> Mapping[str, float]:
         """The judges' errors on real images."""
-        if not self.faces and not self.measured:
+        if self._known_by("objects") and not self.measured:
             return super().errors
-        judge, fitted = self.judges.measures if self.measured else self.judges.factors[:2]
+        judges = self.judges
+        judge, fitted, *_ = (
+            judges.measures if self.measured else judges.labels if self._known_by("labels") else judges.factors
+        )
         return {judge.name: fitted.validation}
 
     def expression(self, number: int) -> str:
@@ -76,9 +74,16 @@ class Expressions(DrawnSplit):
         return str(self.asked["expression"]).format(**self.values[number])
 
     def _said(self, image: Tensor, number: int) -> Row:
+        judges = self.judges
         if self.measured:
-            return self.judged(self.judges.measured(image), number)
-        return self.judged(self.judges.face(image) if self.faces else self.judges.objects(image), number)
+            return self.judged(judges.measured(image), number)
+        look = {"objects": judges.objects, "attributes": judges.face, "labels": judges.animals}
+        (see,) = (see for column, see in look.items() if self._known_by(column))
+        return self.judged(see(image), number)
+
+    def _known_by(self, column: str) -> bool:
+        """Returns whether a column of the dataset says what the images show."""
+        return column in self.scenes.data.column_names
 
     def _batch(self, method: str, first: int, other: bool) -> list[Drawn]:
         if method == CONDITIONAL:
@@ -126,6 +131,8 @@ def _values(row: Mapping[str, Any], whole: Frame) -> dict[str, Any]:
     """Returns the values of an image by their names in expressions."""
     if "attributes" in row:
         return {factor: "yes" if held else "no" for factor, held in row["attributes"].items()}
+    if "labels" in row:
+        return {"labels": together(row["labels"])}
     (thing,) = row["objects"]
     x, y = (float(p / side) for p, side in zip(thing["pixel_coords"][:2], whole.size, strict=True))
     kinds = {kind: thing[kind] for kind in (*KINDS, "size")}

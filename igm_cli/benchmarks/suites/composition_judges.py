@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -11,15 +12,17 @@ import torch
 from torch import Tensor
 
 from igm_cli.benchmarks.baselines.fit import Fitted, TrainingData
-from igm_cli.benchmarks.baselines.judges import FactorJudge, KindJudge, MeasureJudge, PlaceJudge
+from igm_cli.benchmarks.baselines.judges import FactorJudge, KindJudge, LabelJudge, MeasureJudge, PlaceJudge
 from igm_cli.benchmarks.frame import version_of
 from igm_cli.benchmarks.suite import Request
 from igm_cli.core.device import inference_precision
 from igm_cli.core.training.batches import as_floats
 from igm_cli.plugins import registry
+from igm_cli.plugins.animals.pictograms import Drawings
 from igm_cli.plugins.attributes import Attributes
 from igm_cli.plugins.base import ConceptParser, Frame, Progress
 from igm_cli.plugins.clevr.object_attributes import VALUES
+from igm_cli.plugins.labels.parser import Labels
 from igm_cli.plugins.positions import Positions
 from igm_cli.plugins.samples import DatasetSamples
 
@@ -38,6 +41,11 @@ SURE = 0.2  # the share of real objects below a judge's threshold of certainty
 
 Objects = list[dict[str, Any]]
 """A judge's answer about an image: its objects, each with its named values, and ``place`` if it is known."""
+
+
+def together(labels: Iterable[str]) -> str:
+    """Returns the expression of an image with these labels."""
+    return " AND ".join(sorted(labels))
 
 
 class DescribedObjects(Positions):
@@ -102,7 +110,7 @@ class Judged(NamedTuple):
 
 @dataclass
 class Judges:
-    """Judges of rendered scenes and of drawn faces, trained at first use."""
+    """Judges of rendered scenes, of drawn faces and of drawn animals, trained at first use."""
 
     request: Request  # budget, seed, device and cache folder
     renders: int  # training images per judge
@@ -134,6 +142,17 @@ class Judges:
         parser = Attributes()
         judge = FactorJudge(values=tuple(len(group) for group in parser.space.groups()))
         return judge, self.fitted(judge, self._data("celeba", parser, (64, 64))), parser
+
+    @cached_property
+    def labels(self) -> tuple[LabelJudge, Fitted, Labels]:
+        """The judge of drawn animals."""
+        parser = Labels(Drawings.animals)
+        judge = LabelJudge(values=(2,) * len(parser.labels))
+        return (
+            judge,
+            self.fitted(judge, self._data("animals", parser, self.image_size, **self.rendered)),
+            parser,
+        )
 
     @cached_property
     def measures(self) -> tuple[MeasureJudge, Fitted]:
@@ -188,6 +207,12 @@ class Judges:
         judge, fitted, parser = self.factors
         values = self._asked(judge.named, fitted, image[None])[0].tolist()
         return [{f: names[v] for (f, names), v in zip(parser.space.factors.items(), values, strict=True)}]
+
+    def animals(self, image: Tensor) -> Objects:
+        """Returns the animals in an image ``[3,H,W]``, as the ``labels`` of one object."""
+        judge, fitted, parser = self.labels
+        there = self._asked(judge.named, fitted, image[None])[0].tolist()
+        return [{"labels": together(itertools.compress(parser.labels, there))}]
 
     def _data(self, dataset: str, parser: ConceptParser, size: tuple[int, int], **options: Any) -> TrainingData:
         return training_images(dataset, parser, size, self.renders, SEED, self.request.progress, options)

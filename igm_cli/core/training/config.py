@@ -78,6 +78,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if sum(self.phases) > self.steps:
             raise ValueError("autoencoder_steps and reading_steps must be no more than steps together")
+        if self.contrast and self.drop:
+            raise ValueError("contrast needs the concepts of every image; set drop to 0, or contrast")
 
     @property
     def phases(self) -> tuple[int, ...]:

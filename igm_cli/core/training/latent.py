@@ -2,7 +2,7 @@
 
 The first phase trains the autoencoder, which is then frozen.  The second trains the U-Net's first half and the text encoder
 to read labels from noised latents, so that they notice what images hold.  The third trains all but the autoencoder by the
-composed objective with its contrast (:mod:`igm_cli.core.training.latent_losses`).
+composed objective, with its contrast if there is one (:mod:`igm_cli.core.training.latent_losses`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from igm_cli.core.training.latent_losses import (
     LARGEST_SET,
     autoencoder_loss,
     caption_loss,
+    composed_loss,
     label_loss,
     reading_loss,
 )
@@ -72,10 +73,13 @@ class LatentObjective:
                 images, _, _ = self._batch(few.indices, few.flips)
                 return autoencoder_loss(network, images, generator)
             if step < config.autoencoder_steps + config.reading_steps:
-                return reading_loss(network, *self._noised(plan), generator)
+                seen, held = self._noised(plan)
+                return reading_loss(network, seen, to_device(held, seen.x_t.device), generator)
             seen, held = self._noised(_part(plan, LABELS))
+            if not config.contrast:
+                return composed_loss(network, seen, held, config.drop, generator)
             loss = caption_loss if step % CAPTION_EVERY == 0 else label_loss
-            return loss(network, seen, held, config.contrast_at(step), generator)
+            return loss(network, seen, to_device(held, seen.x_t.device), config.contrast_at(step), generator)
 
     def _batch(self, indices: list[int], flips: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
         images, concepts, present = self.samples.batch(indices, flips)
@@ -84,16 +88,15 @@ class LatentObjective:
         return images, concepts, present
 
     def _noised(self, plan: StepPlan) -> tuple[Noised, Tensor]:
-        """Returns latents under noise, and which labels their images hold ``[b,M]``."""
+        """Returns latents under noise, and which labels their images hold ``[b,M]``, on the CPU."""
         assert self.encoded is not None  # once the autoencoder is trained
         device, schedule = self.accelerator.device, self.network.schedule
         places = torch.tensor([plan.indices, [int(flip) for flip in plan.flips]])
         index, side = to_device(places, self.encoded.latents.device)
         latents = to_device(self.encoded.latents[index, side], device).float()
-        held = to_device(self.encoded.held[index], device)
         t = to_device(plan.timesteps(schedule.steps, self.config.timestep_power), device)
         noise = plan.noise(tuple(latents.shape[1:]), device)
-        return Noised.of(schedule, latents, t, noise), held
+        return Noised.of(schedule, latents, t, noise), self.encoded.held[plan.indices]
 
     @torch.no_grad()
     def _encode(self, step: int) -> Encoded:
@@ -112,10 +115,10 @@ class LatentObjective:
                     self.network.scale.copy_(1 / self._latents(images).std())
                 sides.append(self._latents(images).half().cpu())
             latents.append(torch.stack(sides, dim=1))
-            held.append(labels_of(concepts, present))
+            held.append(labels_of(concepts, present).cpu())
         device, one = self.accelerator.device, latents[0]
         home = device if fits(one.nbytes // len(one) * len(self.samples), device) else torch.device("cpu")
-        return Encoded(torch.cat(latents).to(home), torch.cat(held).to(home))
+        return Encoded(torch.cat(latents).to(home), torch.cat(held))
 
     def _latents(self, images: Tensor) -> Tensor:
         with self.accelerator.autocast():
@@ -127,7 +130,7 @@ class Encoded(NamedTuple):
 
     Attributes:
         latents: Plain ones and, if training mirrors images, mirrored ones, float16 ``[N,1 or 2,C,h,w]``.
-        held: Which labels the images hold ``[N,M]``.
+        held: Which labels the images hold ``[N,M]``, on the CPU.
     """
 
     latents: Tensor

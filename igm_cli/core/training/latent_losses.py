@@ -12,7 +12,7 @@ over all sets of some of the labels, true ones and others, should favour the tru
 it at low noise, where inversion looks, and almost removes it at high noise, where generated images take their shape: there it
 would make predictions bolder than the best ones are, and the images garish.
 Whole captions, "a photo of a {label}, a {label} and a {label}", are learned the same way, so that the model knows them
-as text-to-image models do.
+as text-to-image models do.  Without a contrast, only the composed objective is learned, as in the paper.
 """
 
 from __future__ import annotations
@@ -67,6 +67,29 @@ def _reading(model: LatentTextToImage, pooled: Tensor, prompts: Tensor, present:
     wanted = present / present.sum(1, keepdim=True)
     logits = model.reader.read(pooled, prompts)
     return sum((F.cross_entropy(each, wanted) for each in logits), start=pooled.new_zeros(()))
+
+
+def composed_loss(
+    model: LatentTextToImage, seen: Noised, present: Tensor, drop: float, generator: torch.Generator
+) -> Tensor:
+    """Returns the composed error under the true labels alone.
+
+    Args:
+        model: The networks in training.
+        seen: Latents under noise.
+        present: Which labels an image holds ``[B,M]``, on the CPU.
+        drop: Proportion of images that are learned under the empty prompt, as those without labels are.
+        generator: Draws them and the template.
+    """
+    device = seen.x_t.device
+    present = present & (torch.rand(len(present), 1, generator=generator) >= drop)
+    held = torch.cat([present, ~present.any(1, keepdim=True)], dim=1)
+    images, labels = (to_device(rows, device) for rows in held.nonzero(as_tuple=True))
+    embedded = model.embed([*_prompts(model.space, generator), ""])
+    epsilon, _ = model(seen.x_t[images], seen.t[images], embedded[labels, None])
+    share = to_device(1 / held.sum(1), device)[images, None, None, None]  # 1/K
+    composed = torch.zeros_like(seen.noise).index_add(0, images, share * epsilon[:, 0])
+    return (seen.weight * (seen.noise - composed).square().mean((1, 2, 3))).mean()
 
 
 def label_loss(

@@ -92,8 +92,6 @@ class ComposedObjective:
                 "autoencoder_steps and reading_steps are of text-to-image models; set them to 0 for others"
             )
         space = getattr(model, "space", None)
-        if config.contrast and config.drop:
-            raise InputError("contrast needs the concepts of every image; set drop to 0, or contrast")
         known = isinstance(space, Categorical) or (
             isinstance(space, Continuous | Product) and spec.composition == "sum"
         )
