@@ -199,6 +199,12 @@ def test_splits(tmp_path: Path) -> None:
         read(tmp_path, "test")
 
 
+def test_folders_named_training_and_testing_are_splits(tmp_path: Path) -> None:
+    touch(tmp_path, "training/cat/1.jpg", "testing/dog/1.jpg")
+    assert read(tmp_path) == {"training/cat/1.jpg": ["cat"]}
+    assert read(tmp_path, "test") == {"testing/dog/1.jpg": ["dog"]}
+
+
 def test_a_train_may_be_a_thing(tmp_path: Path) -> None:
     touch(tmp_path, "train/1.jpg", "car_train/1.jpg")
     assert read(tmp_path, labels="car,train") == {"car_train/1.jpg": ["car", "train"], "train/1.jpg": ["train"]}

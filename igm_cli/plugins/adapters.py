@@ -27,6 +27,12 @@ SPLIT_SEEDS = {"train": 0, "val": 1_000_003, "test": 2_000_003}
 
 SPLITS = tuple(SPLIT_SEEDS)
 
+SPLIT_NAMES = {
+    "train": "train", "training": "train", "trainval": "train", "val": "val", "valid": "val", "validation": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+"""The split meant by the name of a user's folder or list."""
+
 
 @dataclass(frozen=True)
 class SplitRequest:

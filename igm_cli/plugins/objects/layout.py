@@ -9,14 +9,9 @@ from pathlib import Path, PurePosixPath
 
 from igm_cli.errors import InputError
 from igm_cli.folders import SUFFIXES, walk
+from igm_cli.plugins.adapters import SPLIT_NAMES
 from igm_cli.plugins.objects.annotations import Annotation, Findings
 from igm_cli.plugins.pictures.files import comparable
-
-LISTS = {
-    "train": "train", "training": "train", "trainval": "train", "val": "val", "valid": "val", "validation": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
-"""The split meant by the name of a folder or list."""
 
 _OTHERS = (".json", ".jsonl", ".xml", ".txt", ".csv", ".tsv", ".yaml", ".yml", ".names")
 _MASKS = frozenset(("SegmentationClass", "SegmentationObject"))  # Pascal VOC's images that are annotations
@@ -109,7 +104,7 @@ class Folder:
     @staticmethod
     def is_list(file: str) -> bool:
         """Returns whether a file lists the images of a split."""
-        return PurePosixPath(file).stem.lower() in LISTS and suffix_of(file) == ".txt"
+        return PurePosixPath(file).stem.lower() in SPLIT_NAMES and suffix_of(file) == ".txt"
 
 
 def suffix_of(file: str) -> str:

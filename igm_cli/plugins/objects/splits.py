@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from igm_cli.errors import counted
-from igm_cli.plugins.adapters import SPLITS
+from igm_cli.plugins.adapters import SPLIT_NAMES, SPLITS
 from igm_cli.plugins.objects.annotations import Annotation, Findings
-from igm_cli.plugins.objects.layout import LISTS, Folder
+from igm_cli.plugins.objects.layout import Folder
 from igm_cli.plugins.pictures.tables import text_of
 
-_WORD = re.compile(rf"(?:.*[^a-z])?({'|'.join(LISTS)})(?:[^a-z].*)?", re.IGNORECASE)
+_WORD = re.compile(rf"(?:.*[^a-z])?({'|'.join(SPLIT_NAMES)})(?:[^a-z].*)?", re.IGNORECASE)
 
 
 def split_images(
@@ -42,7 +42,7 @@ def split_images(
             names = [*image.split("/")[:-1]]
             for source in (PurePosixPath(each.source) for each in several):
                 names += [*source.parent.parts, *([source.stem] if whole else [])]
-            if named := [LISTS[match[1].lower()] for match in map(_WORD.fullmatch, names) if match]:
+            if named := [SPLIT_NAMES[match[1].lower()] for match in map(_WORD.fullmatch, names) if match]:
                 splits[image] = max(named, key=SPLITS.index)
     if not splits:
         return {image: share(image) for image in annotations}
@@ -66,7 +66,7 @@ def _listed(folder: Folder, findings: Findings) -> dict[str, str]:
     depth = min((file.count("/") for file in files), default=0)
     splits: dict[str, str] = {}
     for file in main or [file for file in files if file.count("/") == depth]:
-        split, absent = LISTS[PurePosixPath(file).stem.lower()], []
+        split, absent = SPLIT_NAMES[PurePosixPath(file).stem.lower()], []
         with findings.reading(folder.root / file, file, "its split is left out"):
             for line in filter(None, map(str.strip, text_of(folder.root / file).splitlines())):
                 image = folder.find(line, file) or folder.find(line.split()[0], file)

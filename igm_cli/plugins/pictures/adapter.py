@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from igm_cli.errors import InputError, cause, counted
-from igm_cli.plugins.adapters import Adapter, Dataset, SplitRequest, choice, image_dataset
+from igm_cli.plugins.adapters import SPLIT_NAMES, Adapter, Dataset, SplitRequest, choice, image_dataset
 from igm_cli.plugins.base import Note
 from igm_cli.plugins.pictures.files import ImageFiles
 from igm_cli.plugins.pictures.tables import NAMES, find_table, read_table, tables_below, text_of
 from igm_cli.plugins.pictures.words import Vocabulary
 
 LAYOUTS = ("auto", *NAMES, "names", "folders")
-_SPLIT_OF = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
 
 
 class Pictures(Adapter):
@@ -81,8 +80,8 @@ def _home(root: Path, split: str, vocabulary: Vocabulary) -> Path:
     homes: dict[str, Path] = {}
     for path in folders:
         name = path.name.lower()
-        if name in _SPLIT_OF and name not in vocabulary.known:  # a train may be a thing in pictures
-            homes.setdefault(_SPLIT_OF[name], path)
+        if name in SPLIT_NAMES and name not in vocabulary.known:  # a train may be a thing in pictures
+            homes.setdefault(SPLIT_NAMES[name], path)
     if homes and split not in homes:
         names = " and ".join(path.name for path in homes.values())
         raise InputError(f"{root} has {names} but no folder {split}; add it, or choose another split")
