@@ -181,6 +181,8 @@ def test_faces_are_drawn_where_no_folder_is_given(folder: Path) -> None:
     (grid,) = [figure for figure in report.figures if isinstance(figure, PictureGrid)]
     assert list(grid.columns) == ["truth", "igm"] and len(grid.rows) == 4
     assert [row[:3] for row in report.tables[0].rows if row[0] == "gc"] == [["gc", "failed", "79.1 %"]]
+    again: Report = bench.report(records, {"igm": {"failed": "no room"}})  # after an earlier call that did not
+    assert [row[0] for row in again.tables[0].rows].count("igm") == 1
 
 
 @pytest.mark.parametrize(

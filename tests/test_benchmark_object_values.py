@@ -63,6 +63,8 @@ def test_average_precision_ranks_answers_of_all_images() -> None:
     perfect = [row([(A, (0, 0))], [(A, (0, 0))], [0.5])]
     assert precision(perfect, 0.125).value == 1.0
     assert precision([row([(A, (0, 0))], [], [])], 1.0).value == 0.0
+    equal = [row([(A, (0, 0))], [(A, (0, value))], [0.7]) for value in (0, 1)]
+    assert precision(equal, 1.0).value == precision(equal[::-1], 1.0).value == pytest.approx(0.5 / 2)
 
 
 def test_places_in_the_world_are_told_by_the_camera() -> None:

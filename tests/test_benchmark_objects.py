@@ -21,7 +21,7 @@ from igm_cli.benchmarks.baselines.maps import DENSITY_UNIT, CentrePoints, Densit
 from igm_cli.benchmarks.baselines.set_prediction import SetPredictor
 from igm_cli.benchmarks.baselines.watershed import Watershed, chosen
 from igm_cli.benchmarks.intervals import ratio_difference
-from igm_cli.benchmarks.points import Hits, best, border, hits
+from igm_cli.benchmarks.points import Hits, best, beyond, border, hits
 from igm_cli.benchmarks.scores import ScoredSplits
 from igm_cli.benchmarks.suites.objects import HELD_CROPS, Inside
 from igm_cli.benchmarks.suites.objects_report import comparisons, metrics
@@ -139,6 +139,8 @@ def test_images_are_seen_at_the_scale_of_the_model() -> None:
     assert SIGHT.size((5, 5)) == (16, 16)
     assert border((10.0, 8.0), [2, 0, 0, 3]).tolist() == [[0, 0, 2, 8], [0, 5, 10, 8]]
     assert border((10.0, 8.0), [0] * 4).shape == (0, 4)
+    inside, outside = points((5, 4), (9.9, 7.9), (0.1, 0.1)), points((-1, 4), (5, -1), (11, 4), (5, 9))
+    assert [hits(each, each, beyond((10, 8)), 1.0).objects for each in (inside, outside)] == [3, 0]
 
 
 def test_bands_within_cuts_and_within_the_photographs_own_sides() -> None:

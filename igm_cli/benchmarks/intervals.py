@@ -15,7 +15,7 @@ Z = 1.96  # of Wilson's intervals, as in the papers' tables
 
 ENOUGH = 6
 """Fewest images that tell two methods apart: with five, the p of a sign test is 2^-4 even if all agree.  A bootstrap of fewer
-is too narrow."""
+is too narrow, so that their intervals are Student's."""
 
 
 class Estimate(NamedTuple):
@@ -30,27 +30,40 @@ UNKNOWN = Estimate(math.nan, math.nan, math.nan)  # a ratio over nothing
 
 
 def ratio(numerators: Iterable[float], denominators: Iterable[float]) -> Estimate:
-    """Returns a ratio of sums over images, with its percentile bootstrap interval over the images."""
-    value, resampled = _ratios(numerators, denominators)
-    return percentiles(value, resampled)
+    """Returns a ratio of sums over images, with its percentile bootstrap interval over the images, or Student's of few."""
+    numerators = list(numerators)
+    found = _over_images(*_ratios(numerators, denominators))
+    return found._replace(low=max(found.low, 0.0)) if min(numerators, default=0) >= 0 else found
 
 
 def ratio_difference(
     first: tuple[Iterable[float], Iterable[float]], second: tuple[Iterable[float], Iterable[float]]
 ) -> Estimate:
-    """Returns the difference of two ratios of sums on the same images, with its paired bootstrap interval.
+    """Returns the difference of two ratios of sums on the same images, with its paired interval.
 
     Each is (numerators, denominators), one per image, in the same order; both are resampled together.
     """
-    (one, ones), (other, others) = _ratios(*first), _ratios(*second)
-    return percentiles(one - other, ones - others)
+    (one, *ones), (other, *others) = _ratios(*first), _ratios(*second)
+    return _over_images(one - other, ones[0] - others[0], ones[1] - others[1])
 
 
-def _ratios(numerators: Iterable[float], denominators: Iterable[float]) -> tuple[float, Tensor]:
-    """Returns a ratio of sums over images, and that of every resample (none for fewer than two images); 0 / 0 is nan."""
-    above, below = (torch.tensor(list(map(float, n))).double() for n in (numerators, denominators))
-    index = resamples(len(above))
-    return float(above.sum() / below.sum()), above[index].sum(1) / below[index].sum(1)
+def _ratios(numerators: Iterable[float], denominators: Iterable[float]) -> tuple[float, Tensor, Tensor]:
+    """Returns a ratio of sums over images, that of every resample, and the part of each image in its linearised error.
+
+    There are no resamples of fewer than two images; 0 / 0 is nan.
+    """
+    above, below = (torch.tensor(list(n), dtype=torch.float64) for n in (numerators, denominators))
+    index, value = resamples(len(above)), above.sum() / below.sum()
+    return float(value), above[index].sum(1) / below[index].sum(1), (above - value * below) / below.sum()
+
+
+def _over_images(value: float, resampled: Tensor, parts: Tensor) -> Estimate:
+    """Returns a number with the interval from its resamples, or with Student's from the parts of few images."""
+    count = len(parts)
+    if not 1 < count < ENOUGH:
+        return percentiles(value, resampled)
+    half = float(student.ppf(0.975, count - 1)) * math.sqrt(count / (count - 1) * float(parts.square().sum()))
+    return Estimate(value, value - half, value + half)
 
 
 def resamples(count: int, number: int = RESAMPLES) -> Tensor:
@@ -76,12 +89,13 @@ def mean(numbers: Iterable[float]) -> Estimate:
 def rate(hits: Sequence[float], trials: Sequence[float]) -> Estimate:
     """Returns the proportion of trials that are hits, both counted per image, with its bootstrap interval.
 
-    If all or none are hits, resamples do not differ, so the interval is Wilson's of independent trials.  Trials of one image
-    alone have no interval.
+    If all or none are hits, resamples do not differ, so the interval is Wilson's of independent trials.  For few images
+    it is that of :func:`clustered_rate`.
     """
-    if sum(t > 0 for t in trials) != 1 and sum(hits) in (0, sum(trials)):
-        return _wilson(sum(hits), sum(trials))
-    return ratio(*_tried(hits, trials))
+    hits, trials = _tried(hits, trials)
+    if len(trials) < ENOUGH:
+        return clustered_rate(hits, trials)
+    return _wilson(sum(hits), sum(trials)) if sum(hits) in (0, sum(trials)) else ratio(hits, trials)
 
 
 def clustered_rate(hits: Sequence[float], trials: Sequence[float]) -> Estimate:
@@ -89,13 +103,15 @@ def clustered_rate(hits: Sequence[float], trials: Sequence[float]) -> Estimate:
 
     The interval is that of Korn & Graubard 1998 for clustered samples: Wilson's for as many independent trials as have the
     variance over images, which is widened by Student's t because few images tell little of it; a bootstrap of three images
-    would be too narrow.  If images do not differ, trials count as independent.
+    would be too narrow.  If images do not differ, trials count as independent.  Trials of one image alone have no interval.
     """
     hits, trials = _tried(hits, trials)
     count, every = len(trials), sum(trials)
-    if count < 2:
-        return rate(hits, trials)
+    if not count:
+        return UNKNOWN
     share = sum(hits) / every
+    if count == 1:
+        return Estimate(share, math.nan, math.nan)
     squares = sum((h - share * t) ** 2 for h, t in zip(hits, trials, strict=True))
     variance = count / (count - 1) * squares / every**2
     independent = min(every, share * (1 - share) / variance) if variance else every

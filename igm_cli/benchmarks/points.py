@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -62,6 +63,12 @@ def border(size: tuple[float, float], widths: Sequence[float]) -> Tensor:
     (w, h), (left, top, right, bottom) = size, widths
     bands = [(0.0, 0.0, left, h), (0.0, 0.0, w, top), (w - right, 0.0, w, h), (0.0, h - bottom, w, h)]
     return torch.tensor([band for band, width in zip(bands, widths, strict=True) if width]).reshape(-1, 4)
+
+
+def beyond(size: tuple[float, float]) -> Tensor:
+    """Returns what lies outside an image to the left, above, to the right and below, boxes ``[4,4]`` without end."""
+    (w, h), far = size, math.inf
+    return torch.tensor([(-far, -far, 0, far), (-far, -far, far, 0), (w, -far, far, far), (-far, h, far, far)])
 
 
 def best(candidates: Iterable[T], found: Callable[[T], Iterable[Hits]]) -> tuple[T, float]:

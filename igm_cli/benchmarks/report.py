@@ -98,7 +98,8 @@ def score_table(
     note = words.get("table_notes", {}).get("published", "") if published else ""
     third, blank = list(columns.values())[1], [""] * (len(columns) - 2)
     printed = published if third == "published" else {}
-    lost = [[method, "failed", printed.get(method, ""), *blank] for method in failed]
+    there = {score.label for score in scores}  # by an earlier call
+    lost = [[method, "failed", printed.get(method, ""), *blank] for method in failed if method not in there]
     return replace(table(split, about, labelled, scores, lost), note=note, brief=words.get("brief", 0))
 
 

@@ -223,7 +223,7 @@ def figures_of(judged: Sequence[Judged], space: ConceptSpace) -> tuple[dict[str,
     """
     import torch
 
-    from igm_cli.benchmarks.intervals import ENOUGH, clustered_rate, proportion, rate
+    from igm_cli.benchmarks.intervals import clustered_rate, proportion, rate
     from igm_cli.core.calibration import expected_calibration_error
     from igm_cli.core.inference.typicality import is_untypical
 
@@ -237,8 +237,7 @@ def figures_of(judged: Sequence[Judged], space: ConceptSpace) -> tuple[dict[str,
         return list(sums.values())
 
     def over(hits: Sequence[int], trials: Sequence[int]) -> Estimate:
-        few = cut or len(images) < ENOUGH
-        return clustered_rate(by_image(hits), by_image(trials)) if few else rate(hits, trials)
+        return clustered_rate(by_image(hits), by_image(trials)) if cut else rate(hits, trials)
 
     def share(hits: Sequence[bool | None]) -> Estimate:  # None is unknown
         known = [hit for hit in hits if hit is not None]

@@ -7,7 +7,7 @@ import math
 import pytest
 from scipy.stats import binomtest
 
-from igm_cli.benchmarks.intervals import clustered_rate, mean, proportion, rate, ratio
+from igm_cli.benchmarks.intervals import clustered_rate, mean, proportion, rate, ratio, ratio_difference
 from igm_cli.benchmarks.report import interval, percent
 
 
@@ -28,16 +28,26 @@ def test_ratios_are_of_sums() -> None:
     assert mean([1, 2, 6]).value == 3
 
 
+def test_means_of_few_images_have_students_interval() -> None:
+    """Of 2, 5 and 12: 6.333 ± 4.3027 · 2.963, where a bootstrap has 2 to 12."""
+    assert mean([2, 5, 12]) == pytest.approx((19 / 3, 0.0, 19.081), abs=1e-3)  # none of them is below zero
+    assert mean([-2, -5, -12]) == pytest.approx((-19 / 3, -19.081, 6.415), abs=1e-3)
+    difference = ratio_difference(([2, 5, 12], [1, 1, 1]), ([1, 1, 1], [1, 1, 1]))
+    assert difference == pytest.approx((16 / 3, -7.415, 18.081), abs=1e-3)
+    assert rate([1, 3], [4, 6]) == clustered_rate([1, 3], [4, 6])
+
+
 def test_rates_without_spread_have_wilsons_interval() -> None:
-    for hits in ([0, 0], [4, 6]):
-        expected = binomtest(sum(hits), 10).proportion_ci(0.95, "wilson")
-        assert list(rate(hits, [4, 6]))[1:] == pytest.approx([expected.low, expected.high], abs=1e-4)
+    trials = [4, 6, 5, 5, 4, 6]
+    for hits in ([0] * 6, trials):
+        expected = binomtest(sum(hits), 30).proportion_ci(0.95, "wilson")
+        assert list(rate(hits, trials))[1:] == pytest.approx([expected.low, expected.high], abs=1e-4)
     assert all(proportion([True] * n).high == 1 and proportion([False] * n).low == 0 for n in range(1, 300))
     assert list(proportion([True])) == pytest.approx([1, 0.207, 1], abs=1e-3)
     expected = binomtest(3, 4).proportion_ci(0.95, "wilson")
     several = proportion([True, False, True, True])
     assert list(several) == pytest.approx([0.75, expected.low, expected.high], abs=1e-4)
-    assert rate([1, 5], [4, 6]) == ratio([1, 5], [4, 6])
+    assert rate([1, 5, 4, 2, 0, 3], trials) == ratio([1, 5, 4, 2, 0, 3], trials)
 
 
 def test_one_image_has_no_interval() -> None:

@@ -219,7 +219,7 @@ def _descents(
 ) -> list[Row]:
     """Returns a row per number of starts, all from one run of the most starts.
 
-    The starts share their draws and are computed together, so the first R of them equal a run of R starts.
+    The starts share their draws and are computed together, so the first R of them are like a run of R starts, with other draws.
     The time of fewer is scaled from that of the most by the ratio of a few steps of both.
     """
     denoiser, composition = checkpoint.denoiser, checkpoint.spec.composition

@@ -130,13 +130,19 @@ def _ranked(row: Mapping[str, Any], threshold: float, where: str) -> list[tuple[
 
 
 def _area(found: Sequence[Sequence[tuple[float, bool]]], counts: Tensor, index: Sequence[int]) -> float:
-    """Returns the area under the precision-recall curve of some images, with precision made monotonic."""
+    """Returns the area under the precision-recall curve of some images, with precision made monotonic.
+
+    Equal confidences are one point of the curve, so that the order of the images does not matter.
+    """
     ranked = sorted((pair for i in index for pair in found[i]), key=lambda pair: -pair[0])
     total = int(counts[list(index)].sum())
     if not ranked or not total:
         return 0.0
     hits = torch.tensor([hit for _, hit in ranked]).double()
-    reached = hits.cumsum(0) / torch.arange(1, len(hits) + 1)
+    doubt = -torch.tensor([sure for sure, _ in ranked]).double()
+    reached = (hits.cumsum(0) / torch.arange(1, len(hits) + 1))[
+        torch.searchsorted(doubt, doubt, right=True) - 1
+    ]
     highest = reached.flip(0).cummax(0).values.flip(0)
     return float((highest * hits).sum() / total)
 

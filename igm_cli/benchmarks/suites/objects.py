@@ -18,7 +18,7 @@ from igm_cli.benchmarks.baselines.resnet import ResNetSet
 from igm_cli.benchmarks.baselines.set_prediction import OVERLAP, SetPredictor
 from igm_cli.benchmarks.baselines.slot_attention import SlotAttentionSet
 from igm_cli.benchmarks.baselines.watershed import chosen
-from igm_cli.benchmarks.points import Hits, best, border, hits, within
+from igm_cli.benchmarks.points import Hits, best, beyond, border, hits, within
 from igm_cli.benchmarks.scores import ScoredSplits
 from igm_cli.benchmarks.suite import Figure, Infos, Method, Record, Report, Request, Row
 from igm_cli.benchmarks.suites.objects_report import comparisons, figures, metrics, pictures
@@ -294,9 +294,8 @@ class ObjectsBench(frame.CheckpointBench):
         size = torch.tensor(self.image_size)
         truths = [some[there][:, :2] * size for some, there in zip(concepts, present, strict=True)]
         found = peaks(as_floats(images).to(self.device))
-        band = border((self.image_size[0], self.image_size[1]), [near] * 4)
-        beyond = torch.tensor([[-math.inf, -math.inf, 0, math.inf], [size[0], -math.inf, math.inf, math.inf]])
-        ignored = torch.cat([band, beyond, beyond[:, [1, 0, 3, 2]]])
+        band = border(self.image_size, [near] * 4)
+        ignored = torch.cat([band, beyond(self.image_size)])
 
         def scored(threshold: float) -> list[Hits]:
             pairs = zip(found, truths, strict=True)

@@ -8,7 +8,7 @@ from operator import itemgetter
 from typing import Any
 
 from igm_cli.benchmarks import report
-from igm_cli.benchmarks.intervals import ENOUGH, Estimate, clustered_rate, rate, ratio, ratio_difference
+from igm_cli.benchmarks.intervals import ENOUGH, Estimate, rate, ratio, ratio_difference
 from igm_cli.benchmarks.scores import Rows, ScoredSplits, by_label, grouped
 from igm_cli.benchmarks.suite import PictureGrid, Plot, Record
 from igm_cli.benchmarks.suites.objects_windows import Windows
@@ -43,12 +43,11 @@ def metrics(rows: Rows) -> dict[str, Estimate]:
     """Returns precision, recall and F1 of points, errors of counts and time, with intervals over photographs."""
     s = sums(rows)
     images = s["images"]
-    share = rate if len(images) >= ENOUGH else clustered_rate
     squared = ratio(s["squared"], images)
     return {
-        "f1": share(s["right"], s["both"]),
-        "precision": share(s["right"], s["answers"]),
-        "recall": share(s["right"], s["objects"]),
+        "f1": rate(s["right"], s["both"]),
+        "precision": rate(s["right"], s["answers"]),
+        "recall": rate(s["right"], s["objects"]),
         "mae": ratio(s["off"], images),
         "rmse": Estimate(*(math.sqrt(end) for end in squared)),
         "bias": ratio(s["bias"], images),

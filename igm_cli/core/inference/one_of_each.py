@@ -205,7 +205,7 @@ def _descended(sums: Pairwise) -> tuple[list[int], float]:
         for f in range(len(values)):
             values[f] = int(_conditional(sums, values, f).argmin())
         now = _error(sums, values)
-        if now >= error:
+        if not now < error:
             return values, error
         error = now
 

@@ -46,7 +46,7 @@ MOST_CONFIGURATIONS = 2**16
 def sgd(
     denoiser: Denoiser, image: Tensor, settings: InversionSettings, k: int | None, composition: Composition
 ) -> Inversion:
-    """Finds K concepts of an image ``[C,H,W]`` by descent from R starts; tries all K in 1..k_max if it is not given.
+    """Finds K concepts of an image ``[C,H,W]`` by descent from R starts; tries all K in max(1, k_min)..k_max if it is not given.
 
     Each step takes one (t, eps) sample; every end point is then scored under shared noise and the best kept.  Of the
     settings, ``restarts``, ``steps``, ``learning_rate``, ``score_draws`` and ``sgd_high`` are used.

@@ -16,13 +16,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from operator import methodcaller
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from igm_cli.core.composition import Composition, weight
 from igm_cli.core.concepts import ConceptSpace, Continuous, Product
+from igm_cli.core.denoiser import Denoiser
+from igm_cli.core.device import divided_work, side_by_side
 from igm_cli.core.inference.candidates import CandidateSet
 from igm_cli.core.inference.constraints import Alternatives, Answer, Constraint, Solution
 from igm_cli.core.inference.continuous import ContinuousInference, one_more
@@ -35,9 +38,6 @@ from igm_cli.core.inference.statistics import GramStatistics
 from igm_cli.core.noise_schedule import drawn
 from igm_cli.core.types import InversionSettings, Progress
 from igm_cli.errors import UsageError
-
-if TYPE_CHECKING:
-    from igm_cli.core.denoiser import Denoiser
 
 PROPOSERS = 6
 """Images whose own concepts are candidates: any image holds what all have in common."""
@@ -111,7 +111,8 @@ def invert_shared(
     Raises:
         UsageError: If ``k`` is out of range, or the method or the space has no shared inference.
     """
-    return _Search(denoiser, images, settings or InversionSettings(), k, composition, progress).run()
+    with torch.no_grad(), divided_work(images.device):
+        return _Search(denoiser, images, settings or InversionSettings(), k, composition, progress).run()
 
 
 @dataclass(frozen=True)
@@ -162,15 +163,14 @@ class _Search:
         choice = self.choose(statistics)
         if isinstance(self.constraint, SparseSubset) and choice.held and self.settings.refine_steps:
             self.candidates = self.sharpened(choice)
+            self.calls += sum(int(each.calls.sum()) for each in sets)
             sets = self.seen()
             statistics = self.statistics(sets)
             choice = self.choose(statistics)
         while not choice.decided and statistics.draws < self.settings.max_draws:
             more = self.constraint.more_draws(statistics.draws)
             more = min(more, self.settings.max_draws - statistics.draws)
-            with torch.no_grad():
-                for each in sets:
-                    each.see(more)
+            side_by_side(methodcaller("see", more), sets)
             statistics = self.statistics(sets)
             choice = self.choose(statistics)
         self.calls += sum(int(each.calls.sum()) for each in sets)
@@ -314,19 +314,18 @@ class _Search:
         rests = [[member for member in members if member not in choice.held] for members in sets]
         sizes = torch.tensor([len(members) for members in sets])
         weights = weight(self.composition, sizes).to(device)  # [n]
-        with torch.no_grad():
-            parts = [
-                noised(self.denoiser, image.expand(draws, 1, *image.shape), noise, s.power).left_over(
-                    self.candidates[rest][None], w.expand(1, len(rest))
-                )
-                for image, rest, w in zip(self.images, rests, weights, strict=True)
-            ]
-            together = self.candidates[choice.held]
-            there = torch.ones(1, len(choice.held), dtype=torch.bool)
-            moved = refine(
-                parts, space.point, together[None, None], there[None], weights.mean()[None], s.refine_steps
+        parts = [
+            noised(self.denoiser, image.expand(draws, 1, *image.shape), noise, s.power).left_over(
+                self.candidates[rest][None], w.expand(1, len(rest))
             )
-        self.calls += draws * (int(moved.calls) * len(parts) + int(sizes.sum()) + len(parts))
+            for image, rest, w in zip(self.images, rests, weights, strict=True)
+        ]
+        together = self.candidates[choice.held]
+        there = torch.ones(1, len(choice.held), dtype=torch.bool)
+        moved = refine(
+            parts, space.point, together[None, None], there[None], weights.mean()[None], s.refine_steps
+        )
+        self.calls += draws * (int(moved.calls) * len(parts) + sum(map(len, rests)) + len(parts))
         members = sorted({member for members in sets for member in members})
         every: Tensor = torch.cat([moved.concepts[0, 0], self.candidates[members]]).unique(dim=0)
         return every

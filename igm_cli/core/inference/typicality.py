@@ -38,6 +38,9 @@ STEEPNESS = 30.0
 LEAST = 1e-9
 """Errors below this are treated as equal."""
 
+UNBOUNDED = 1e12
+"""The variance of a feature of which any value is usual."""
+
 UNTYPICAL = 0.5
 """Typicality below which an answer is little more than a guess."""
 
@@ -82,8 +85,8 @@ class Typical:
             )
 
     def at(self, seen: Tensor) -> float:
-        """Returns how typical features ``[F]`` are; nan features are left out."""
-        known = seen.isfinite()
+        """Returns how typical features ``[F]`` are; those that are nan, or usual whatever they are, are left out."""
+        known = seen.isfinite() & (torch.tensor(self.covariance, dtype=torch.float64).diagonal() < UNBOUNDED)
         if not bool(known.any()):
             return math.nan
         off = self.distance(seen[known], known) / self.limit - 1
@@ -94,7 +97,7 @@ class Typical:
         covariance = torch.tensor(self.covariance, dtype=torch.float64)
         for place in places:
             covariance[place], covariance[:, place] = 0.0, 0.0
-            covariance[place, place] = 1e12
+            covariance[place, place] = UNBOUNDED
         return replace(self, covariance=tuple(map(tuple, covariance.tolist())))
 
     @property

@@ -104,6 +104,13 @@ def test_beyond_a_million_configurations_the_answer_is_still_exact():
     assert float(errors[0]) == pytest.approx(float(whole.error(found[:, None])[0, 0]))
 
 
+def test_errors_that_are_no_numbers_end_the_search():
+    form = random_form(44, 1, coupling=0.5)
+    form.linear[0, 3] = math.nan
+    found, errors = best_configurations(form, groups_of([2] * 22))
+    assert found.shape == (1, 22) and not math.isfinite(float(errors[0]))
+
+
 @pytest.mark.parametrize("composition", ["sum", "mean"])
 def test_alternatives_exchange_one_value_each(composition):
     oracle = factors()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from igm_cli.core.composition import Composition
 from igm_cli.core.inference.any_set import AnySet
+from igm_cli.core.inference.call_counter import CallCounter
 from igm_cli.core.inference.one_of_each import OneOfEach
 from igm_cli.core.inference.shared import invert_shared
 from igm_cli.core.inference.sparse_subset import SparseSubset
@@ -168,8 +169,9 @@ def test_a_place_among_others() -> None:
     torch.testing.assert_close(found.concepts[0], PLACE, atol=0.003, rtol=0)
     assert found.support.shape == (4, 1) and float(found.confidence) > 0.9
     assert told[-1] == (12, 12) and found.network_calls > 0
-    given = invert_shared(oracle, images, SETTINGS, k=1)
-    assert given.k_source == "given"
+    counted = CallCounter(oracle)
+    given = invert_shared(counted, images, SETTINGS, k=1)
+    assert given.k_source == "given" and given.network_calls == counted.used.whole_calls
     torch.testing.assert_close(given.concepts, found.concepts)
     assert len(invert_shared(oracle, images[:1], SETTINGS).concepts) == 3
 

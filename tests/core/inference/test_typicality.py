@@ -57,6 +57,13 @@ def test_what_is_not_known_is_left_out():
     assert math.isnan(usual.at(torch.full((3,), math.nan)))
 
 
+def test_a_feature_of_which_any_value_is_usual_is_left_out_as_one_that_is_not_known():
+    usual = fitted(list(rows(200)), 0.0, 1.0)
+    for first in (-3.0, 0.3, 9.0):
+        unknown = usual.at(torch.tensor([first, math.nan, 0.2]))
+        assert usual.whatever(1).at(torch.tensor([first, 40.0, 0.2])) == pytest.approx(unknown)
+
+
 def test_images_in_which_nothing_is_found_are_typical_where_some_were_fitted():
     """Their errors are far lower, and they have no margins."""
     random = torch.Generator().manual_seed(3)
