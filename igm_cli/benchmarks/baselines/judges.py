@@ -229,6 +229,14 @@ class LabelJudge(FactorJudge):
 
     name: str = "judge-labels"
 
+    def build(self) -> nn.Module:
+        """Returns the network with fresh weights: what it sees anywhere counts."""
+        c = self.channels
+        layers = [_layer(3, c, stride=2, size=5), _layer(c, 2 * c, stride=2), _layer(2 * c, 3 * c, stride=2)]
+        layers += [_layer(3 * c, 4 * c), _layer(4 * c, 4 * c)]
+        last = nn.Sequential(nn.Dropout(0.2), nn.Linear(4 * c, sum(self.values)))
+        return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), last)
+
     def truth(self, concepts: Tensor) -> Tensor:
         """Returns whether each label is absent and whether it is there ``[B,2M]``."""
         there = (concepts.sum(1) > 0).float()
