@@ -62,8 +62,13 @@ def _over_images(value: float, resampled: Tensor, parts: Tensor) -> Estimate:
     count = len(parts)
     if not 1 < count < ENOUGH:
         return percentiles(value, resampled)
-    half = float(student.ppf(0.975, count - 1)) * math.sqrt(count / (count - 1) * float(parts.square().sum()))
+    half = _quantile(count) * math.sqrt(count / (count - 1) * float(parts.square().sum()))
     return Estimate(value, value - half, value + half)
+
+
+def _quantile(count: int) -> float:
+    """Returns the quantile of Student's t that a 95 % interval of so many images reaches to."""
+    return float(student.ppf(0.975, count - 1))
 
 
 def resamples(count: int, number: int = RESAMPLES) -> Tensor:
@@ -115,7 +120,7 @@ def clustered_rate(hits: Sequence[float], trials: Sequence[float]) -> Estimate:
     squares = sum((h - share * t) ** 2 for h, t in zip(hits, trials, strict=True))
     variance = count / (count - 1) * squares / every**2
     independent = min(every, share * (1 - share) / variance) if variance else every
-    effective = independent * (Z / float(student.ppf(0.975, count - 1))) ** 2
+    effective = independent * (Z / _quantile(count)) ** 2
     return _wilson(share * effective, effective)
 
 
