@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import threading
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from igm_cli.core.composition import Composition
-from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.device import floats_at_once, search_device, side_by_side
 from igm_cli.core.inference.noised_batch import NoisedBatch, Whole, noised
 from igm_cli.core.inference.statistics import GramStatistics, gathered
@@ -18,6 +18,9 @@ from igm_cli.core.inference.windows import DENSE_CELLS, Windows
 from igm_cli.core.noise_schedule import drawn, views_of_draws
 from igm_cli.core.types import InversionSettings, Progress
 from igm_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from igm_cli.core.denoiser import Denoiser
 
 DRAWS_AT_ONCE = 6
 """Noise samples that pass the network together on a CPU; its cores share these parts among them."""

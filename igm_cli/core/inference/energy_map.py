@@ -9,16 +9,19 @@ At high noise levels nearby objects merge; the map is computed at the levels of 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.device import divided_work, side_by_side
 from igm_cli.core.inference.candidates import DRAWS_AT_ONCE
 from igm_cli.core.inference.noised_batch import noised
 from igm_cli.core.noise_schedule import drawn, views_of_draws
 from igm_cli.core.types import InversionSettings
+
+if TYPE_CHECKING:
+    from igm_cli.core.denoiser import Denoiser
 
 
 def energy_map(denoiser: Denoiser, image: Tensor, settings: InversionSettings, candidates: Tensor) -> Tensor:

@@ -14,14 +14,13 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import ConceptSpace
-from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.device import divided_work, memory_of, on_streams, side_by_side
 from igm_cli.core.inference.candidates import CandidateSet
 from igm_cli.core.inference.constraints import Alternatives, Answer, Constraint
@@ -34,6 +33,9 @@ from igm_cli.core.inference.typicality import LEAST_MARGIN, features
 from igm_cli.core.noise_schedule import quadrature_levels
 from igm_cli.core.types import Evidence, Inversion, InversionSettings, KPoint, Progress
 from igm_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from igm_cli.core.denoiser import Denoiser
 
 R = TypeVar("R")
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from igm_cli.core.concepts import ConceptSpace
-from igm_cli.core.denoiser import Denoiser, InputFeatures
 from igm_cli.core.device import floats_at_once, inference_precision, side_by_side
 from igm_cli.core.inference.windows import Local, Windows
 from igm_cli.core.noise_schedule import Draws, Schedule
+
+if TYPE_CHECKING:
+    from igm_cli.core.denoiser import Denoiser
 
 CANDIDATES_AT_ONCE = 64
 CONCEPTS_AT_ONCE = 12
@@ -106,6 +108,8 @@ class NoisedBatch:
 
     def _concepts_at_once(self, concepts: Tensor) -> int:
         """Returns how many of the concepts ``[R,M,D]`` pass the network together; as many as fit, if each is a whole pass."""
+        from igm_cli.core.denoiser import InputFeatures
+
         if isinstance(self.features, InputFeatures) and not isinstance(self.denoiser, Whole):
             return max(1, floats_at_once(concepts.device) // (WIDTH * self.residual.numel()))
         return max(1, concepts.shape[1])

@@ -17,14 +17,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from operator import methodcaller
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
 from igm_cli.core.composition import Composition, weight
 from igm_cli.core.concepts import ConceptSpace, Continuous, Product
-from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.device import divided_work, side_by_side
 from igm_cli.core.inference.candidates import CandidateSet
 from igm_cli.core.inference.constraints import Alternatives, Answer, Constraint, Solution
@@ -38,6 +37,9 @@ from igm_cli.core.inference.statistics import GramStatistics
 from igm_cli.core.noise_schedule import drawn
 from igm_cli.core.types import InversionSettings, Progress
 from igm_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from igm_cli.core.denoiser import Denoiser
 
 PROPOSERS = 6
 """Images whose own concepts are candidates: any image holds what all have in common."""

@@ -12,18 +12,20 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
 from igm_cli.core.composition import Composition
 from igm_cli.core.concepts import Continuous, Product
-from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.inference.engine import invert_batch
 from igm_cli.core.inference.sparse_subset import MOST_CONCEPTS
 from igm_cli.core.types import Inversion, InversionSettings, Progress
 from igm_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from igm_cli.core.denoiser import Denoiser
 
 TILE = 320
 """Largest side in pixels of a piece that is inverted as a whole; larger ones take more time and memory per pixel."""
