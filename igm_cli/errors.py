@@ -169,10 +169,11 @@ def sentence(error: BaseException) -> tuple[str, int]:
     if isinstance(error, OSError):
         where = f" {error.filename}" if error.filename else ""
         return f"cannot read or write{where}: {cause(error)}; check the path, its rights and space", 3
-    if out_of_memory(error):
-        way_out = "use --device cpu, a smaller --batch-size or fewer --draws, or end other programs"
-        return f"not enough memory; {way_out}", 3
     says = str(error).lower()
+    if out_of_memory(error):
+        use = "use" if isinstance(error, MemoryError) or "can't allocate" in says else "use --device cpu,"
+        way_out = "a smaller --batch-size or --scale, fewer --draws or smaller images, or end other programs"
+        return f"not enough memory; {use} {way_out}", 3
     if isinstance(error, RuntimeError) and "busy or unavailable" in says:
         way_out = "end what uses it, choose another with --device cuda:N, or use --device cpu"
         return f"the GPU is busy with another program, or may not be used by this one; {way_out}", 3

@@ -59,7 +59,7 @@ class GenerationSettings:
     seed: Natural = 0
     steps: Annotated[int, Field(ge=2, le=10_000)] = 50
     sampler: Literal["ancestral", "ddim"] = "ancestral"
-    guidance: Annotated[float, Field(gt=0, le=1000)] | None = None
+    guidance: Annotated[float, Field(ge=1e-6, le=1000)] | None = None
     correct: Annotated[int, Field(ge=0, le=1000)] = 0
     corrector: Literal["ula", "mala", "hmc"] = "ula"
     particles: Annotated[int, Field(ge=1, le=10_000)] = 1
@@ -118,7 +118,7 @@ class Generation:
     def require_possible(self, wish: Wish) -> None:
         """Raises an :class:`IgmError` if the first image of a wish cannot be drawn, before anything is written."""
         self.reader.asked(wish, 0)
-        _ = self._size  # raises an error if several models disagree
+        _ = self._size, self._steps  # raise an error if several models disagree, or have fewer timesteps
 
     def draw(self, wishes: Sequence[Wish], n: int, progress: Progress | None = None) -> list[GeneratedImage]:
         """Returns n images per wish."""
@@ -260,8 +260,13 @@ class Generation:
 
     @property
     def _steps(self) -> int:
-        """Number of noise levels, at most those of the schedule."""
-        return min(self.settings.steps, self._levels - 1)
+        """Number of noise levels; each step leads from one timestep of the schedule to another."""
+        steps, most = self.settings.steps, self._levels - 1
+        if most < steps != GenerationSettings.steps:
+            raise UsageError(
+                f"{self.name} has {self._levels} timesteps, so --steps is at most {most}, not {steps}"
+            )
+        return min(steps, most)
 
     @property
     def _levels(self) -> int:

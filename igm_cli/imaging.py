@@ -212,6 +212,17 @@ def refuse_large(size: Sequence[int], mode: str, name: str) -> None:
         )
 
 
+def refuse_enlarged(size: Sequence[int], scale: float, name: str, option: str = "--scale") -> None:
+    """Refuses an image that at a scale would have more pixels than one may have, before it is resized."""
+    width, height = (round(side * scale) for side in size)
+    most = MAX_BYTES // _PER_PIXEL["RGB"]
+    if width * height > most:
+        raise InputError(
+            f"{name} would have {width}×{height} pixels at the scale {scale:g}, more than the {most // 10**6} megapixels that "
+            f"igm allows; use a smaller {option}, or scale the image down"
+        )
+
+
 def _large_enough(image: Image, name: str) -> Image:
     if min(image.size) < 2:
         raise InputError(f"{name} has only {image.width}×{image.height} pixels; use a larger image")

@@ -18,7 +18,7 @@ from igm_cli.core.files import fingerprint_of
 from igm_cli.core.validation import of_python, whole_number
 from igm_cli.errors import UsageError, counted, near_names
 from igm_cli.folders import SUFFIXES, VIDEOS, Source
-from igm_cli.imaging import Frame, to_model
+from igm_cli.imaging import Frame, refuse_enlarged, to_model
 from igm_cli.inputs import Data, ImageInputs, Input, shared_key
 from igm_cli.open_model import OpenModel, suitable_batch
 from igm_cli.pixels import Scaling, check_range, warn
@@ -71,6 +71,10 @@ class Session(Generic[Data]):
                 first = number
         tell(what, len(inputs), len(inputs))
         return results
+
+    def check(self, each: Input[Data]) -> None:
+        """Raises an :class:`InputError` if an input cannot be used; decodes it to see."""
+        _ = each.data
 
     def expected(self, source: Source) -> int:
         """Returns the number of inputs in a source, as far as it is known."""
@@ -153,6 +157,10 @@ class ImageSession(ImageInputs, Session["Image"]):
         beside = {"scale": self.scale, "pixel_range": self.scaling.given, "shared": shared}
         beside = {name: value for name, value in beside.items() if value}  # so that older results stay valid
         self.run = fingerprint_of({**model.identity, **how, **beside})
+
+    def check(self, each: Input[Image]) -> None:
+        """As :meth:`Session.check`; an image may also be too large at the scale."""
+        refuse_enlarged(each.data.size, self.scale, str(each.about["image"]))
 
     def require_labels(self) -> None:
         """Raises an error if the parser cannot write labels beside objects."""
@@ -281,6 +289,8 @@ class ImageSession(ImageInputs, Session["Image"]):
     def framed(self, images: Sequence[Input[Image]]) -> tuple[list[Frame], list[Tensor]]:
         """Returns the part of each image that the model sees, and the model's input made from it."""
         width, height = self.model.image_size
+        for image in images:
+            self.check(image)
         if self.scale:
             sizes = [self._scaled(image.data.size) for image in images]
             frames = [Frame.fit(image.data.size, 1.0, "squash") for image in images]

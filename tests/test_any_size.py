@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from benchmark_cases import write_positions
+from conftest import Here
 from PIL import Image
 
-from igm_cli import IgmError, app, load, open_model, session
+from igm_cli import IgmError, app, imaging, load, open_model, session
 from igm_cli.commands import show
 from igm_cli.core.concepts import Continuous
 from igm_cli.core.inference import tiles
@@ -90,6 +91,23 @@ def test_what_belongs_to_models_of_one_size_is_refused(
         load(tiny_model, device="cpu").energy_map(images[0], scale=1.0)
 
 
+def test_an_image_that_a_scale_would_make_too_large_is_refused_alone(
+    model: str, tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, size in (("a", (24, 24)), ("large", (60, 40)), ("z", (24, 24))):
+        Image.new("RGB", size).save(tmp_path / f"{name}.png")
+    monkeypatch.setattr(imaging, "MAX_BYTES", 8 * 50 * 50)
+    words = ("estimate-k", tmp_path, "--model", model, "--scale", "2", "--device", "cpu", "--json")
+    done = here(*words, "--batch-size", "3")
+    assert done.code == 3 and len(done.out.splitlines()) == 2
+    says = "large.png would have 120×80 pixels at the scale 2, more than the 0 megapixels that igm allows; use a smaller --scale"
+    assert says in done.err and "1 of 3 images could not be used; the others are done" in done.err
+    opened = load(model, device="cpu")
+    for look in (opened.invert, opened.energy_map):
+        with pytest.raises(IgmError, match="use a smaller --scale"):
+            look(tmp_path / "large.png", scale=2.0)
+
+
 def test_a_table_of_very_many_objects_is_cut(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,6 +118,15 @@ def test_a_table_of_very_many_objects_is_cut(
     show.ImageReport(Output(False), plane).add(record)
     said = capsys.readouterr().out
     assert "K = 41" in said and "and 11 more, which --csv and --json give; the" in said and " 31 " not in said
+
+
+def test_a_table_of_counts_marks_guesses() -> None:
+    record = {"image": "a.png", "k": 3, "denoising_error": 0.1, "typicality": 0.1}
+    report = show.ImageReport(Output(False), Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0)))
+    report.detailed = False
+    report.add(record)
+    report.add({**record, "typicality": 0.9})
+    assert [row["K"] for row in report.rows] == ["3 (a guess)", "3"]
 
 
 def test_that_nothing_was_found_needs_no_table(capsys: pytest.CaptureFixture[str]) -> None:

@@ -137,6 +137,8 @@ def test_images_are_seen_at_the_scale_of_the_model() -> None:
     assert SIGHT.size((640, 480)) == (320, 240)
     assert SIGHT.size((100, 30)) == (48, 16)
     assert SIGHT.size((5, 5)) == (16, 16)
+    with pytest.raises(InputError, match="would have 40000×30000 pixels"):
+        SIGHT.size((80_000, 60_000))
     assert border((10.0, 8.0), [2, 0, 0, 3]).tolist() == [[0, 0, 2, 8], [0, 5, 10, 8]]
     assert border((10.0, 8.0), [0] * 4).shape == (0, 4)
     inside, outside = points((5, 4), (9.9, 7.9), (0.1, 0.1)), points((-1, 4), (5, -1), (11, 4), (5, 9))

@@ -17,6 +17,7 @@ from typing import Any
 import jsonschema
 import pytest
 import torch
+import typer
 from conftest import ROOT, Here, Igm, in_two, launch_two
 from forks import Fork
 from PIL import Image
@@ -338,7 +339,9 @@ def test_out_of_memory(
 
     monkeypatch.setattr(registry, "listings", full)
     assert app.main(["plugins"]) == 3
-    assert "not enough memory" in one_sentence(capsys.readouterr().err)
+    says = one_sentence(capsys.readouterr().err)
+    assert "not enough memory; use " in says and "--scale" in says
+    assert ("--device cpu" in says) == ("CUDA" in str(error))
 
 
 def test_one_bad_image_among_many(igm: Igm, tiny_model: Path, pictures: Path, tmp_path: Path) -> None:
@@ -638,6 +641,8 @@ def test_two_processes_stop_together(tmp_path: Path, group: bool) -> None:
         (("--k", "x"), "--k must be a whole number; see igm invert --help"),
         (("--k", "0"), "--k must be at least 1; see igm invert --help"),
         (("--scale", "w"), "--scale must be a number; see igm invert --help"),
+        (("--penalty", "inf"), "--penalty must be at most 1000000000; see igm invert --help"),
+        (("--k-max", "10001"), "--k-max must be at most 10000; see igm invert --help"),
         (("--fit", "y"), "--fit: 'y' is not one of 'crop', 'squash'; see igm invert --help"),
     ],
 )
@@ -646,3 +651,24 @@ def test_wrong_values_are_told_plainly(
 ) -> None:
     assert app.main(["invert", "a.png", *words]) == 2
     assert capsys.readouterr().err == f"igm: {says}\n"
+
+
+def test_options_take_what_their_settings_take() -> None:
+    from pydantic import TypeAdapter
+
+    from igm_cli.core.training.config import TrainConfig
+    from igm_cli.core.types import InversionSettings
+    from igm_cli.generation import GenerationSettings
+
+    group: Any = typer.main.get_command(app.command_line())
+    for settings, commands in {
+        InversionSettings: ("invert", "estimate-k", "zero-shot", "evaluate"),
+        GenerationSettings: ("generate",),
+        TrainConfig: ("train",),
+    }.items():
+        fields = TypeAdapter(settings).json_schema()["properties"]
+        for option in (each for name in commands for each in group.commands[name].params):
+            field = fields.get(option.name, {})
+            ranges = [one for one in (field, *field.get("anyOf", ())) if "minimum" in one]
+            if ranges and option.name != "batch_size":  # or auto
+                assert [(option.min, option.max)] == [(r["minimum"], r["maximum"]) for r in ranges], option.name

@@ -48,6 +48,15 @@ def test_every_factor_gets_a_value(igm: Igm, tiny_attributes: Path, pictures: Pa
     assert "Smiling" in shown.stdout and "hair" in shown.stdout and "K =" not in shown.stdout
 
 
+def test_of_many_warnings_the_later_ones_are_counted(
+    here: Here, tiny_attributes: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("igm_cli.commands.runner.DETAILED", 1)
+    first, last = here("invert", pictures, "--model", tiny_attributes, "--draws", 2, *CPU).err.splitlines()
+    assert "0.png is unlike what tiny-attributes was trained on" in first
+    assert last.startswith("igm: 2 more of 3 images have such a warning; --json says of which")
+
+
 @pytest.mark.parametrize("method", ["relax", "enumerate", "eliminate"])
 def test_the_papers_methods(igm: Igm, tiny_attributes: Path, pictures: Path, method: str) -> None:
     steps = ("--steps", 3) if method == "relax" else ()

@@ -115,6 +115,13 @@ def test_images_smaller_than_a_crop_are_left_out_and_told() -> None:
         samples([dotted([(5, 5)], (30, 30))])
 
 
+def test_images_that_a_scale_would_make_too_large_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("igm_cli.imaging.MAX_BYTES", 8 * SIZE[0] * SIZE[1])
+    assert samples([dotted([(50, 40)])]).images
+    with pytest.raises(InputError, match=r"image 0 would have .* use a smaller crops\.scale"):
+        samples([dotted([(50, 40)])], scale=2.0)
+
+
 def test_advice_follows_the_distance_of_neighbours() -> None:
     def of(step: int) -> Any:
         points = [(x, y) for y in range(10, 1200, step) for x in range(10, 1600, step)]

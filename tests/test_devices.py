@@ -198,7 +198,9 @@ def test_memory_that_runs_out_halves_the_batch_once(
     most[0] = 1
     kept = tmp_path / "kept.jsonl"
     assert app.main([*call, "-o", str(kept)]) == 3
-    assert "igm: not enough memory; use --device cpu, a smaller --batch-size" in capsys.readouterr().err
+    assert (
+        "igm: not enough memory; use --device cpu, a smaller --batch-size or --scale" in capsys.readouterr().err
+    )
     sizes.clear()
     assert app.main([*call[:-1], "1", "-o", str(kept)]) == 0
     assert sizes == [1, 1, 1]

@@ -352,6 +352,13 @@ def test_a_label_is_guided_as_diffusers_guides_a_prompt(painter, monkeypatch):
     torch.testing.assert_close(model.predict(x, 500).epsilon, eps_u + 7.5 * (eps - eps_u), atol=1e-4, rtol=1e-3)
 
 
+def test_more_steps_than_the_model_has_are_refused(model, here, tiny_model, tmp_path):
+    with pytest.raises(UsageError, match="has 1000 timesteps, so --steps is at most 999, not 1000"):
+        model.generate("pos(0.3,0.5)", steps=1000)
+    done = here("generate", "pos(0.3,0.5)", "--model", tiny_model, "--steps", 1000, "-o", tmp_path / "out")
+    assert done.code == 2 and not (tmp_path / "out").exists()
+
+
 def run(here: Here, *arguments: object) -> tuple[int, list[dict[str, Any]], str]:
     code, out, err = here("generate", *arguments, "--json", "--device", "cpu", "--steps", "3")
     return code, [json.loads(line) for line in out.splitlines()], err

@@ -186,6 +186,7 @@ def test_what_the_hub_or_igm_refuses(
     refused(4, "the hub does not accept your token", "push", tiny_model, "user/mine")
     monkeypatch.delenv("HF_TOKEN")
     refused(4, "you are not logged in to the hub; run hf auth login", "push", tiny_model, "user/mine")
+    assert "uploading" not in call("push", tiny_model, "user/mine")[2]
     refused(4, "the hub has no model user/hidden that you may see", "pull", "user/hidden")
     hub.answers = 500
     refused(4, "the hub answered 500 when it was asked for user/public", "pull", "user/public")

@@ -13,7 +13,9 @@ def estimate_k(
     paths: o.Inputs,
     concepts: o.Concepts = None,
     model: o.Model = None,
-    k_min: Annotated[int | None, o.ask("Fewest concepts considered when K is estimated.", "N", min=0)] = None,
+    k_min: Annotated[
+        int | None, o.ask("Fewest concepts considered when K is estimated.", "N", min=0, max=10_000)
+    ] = None,
     k_max: o.KMax = None,
     penalty: o.Penalty = None,
     draws: o.Draws = None,

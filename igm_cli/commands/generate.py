@@ -44,19 +44,24 @@ def generate(
         o.ask("Also draw the concepts of an image, or of every line of a results file.", "PATH"),
     ] = None,
     seed: o.FixedSeed = 0,
-    steps: Annotated[int, o.search("Number of noise levels.", "N", min=2)] = 50,
+    steps: Annotated[int, o.search("Number of noise levels.", "N", min=2, max=10_000)] = 50,
     sampler: Annotated[Literal["ancestral", "ddim"], o.search("How to go from level to level.")] = "ancestral",
     guidance: Annotated[
-        float | None, o.ask("Weight of every concept.  Default: 1, or 7.5 for text-to-image models.", "X")
+        float | None,
+        o.ask(
+            "Weight of every concept.  Default: 1, or 7.5 for text-to-image models.", "X", min=1e-6, max=1000
+        ),
     ] = None,
     correct: Annotated[
-        int, o.search("Corrector steps at every level, for models trained apart.", "L", min=0)
+        int, o.search("Corrector steps at every level, for models trained apart.", "L", min=0, max=1000)
     ] = 0,
     corrector: Annotated[
         Literal["ula", "mala", "hmc"],
         o.search("ula (Langevin steps), mala (accepted or rejected) or hmc (Hamiltonian steps).", "NAME"),
     ] = "ula",
-    particles: Annotated[int, o.search("Samples per image, which are weighted and resampled.", "M", min=1)] = 1,
+    particles: Annotated[
+        int, o.search("Samples per image, which are weighted and resampled.", "M", min=1, max=10_000)
+    ] = 1,
     either: Annotated[
         Literal["draw", "mix"],
         o.search("Draw a branch of OR for every image, which is exact, or mix their scores.", None, "--or"),

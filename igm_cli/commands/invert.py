@@ -27,9 +27,11 @@ def invert(
         ),
     ] = None,
     restarts: Annotated[
-        int | None, o.search("Restarts of sgd.  Default: the model's, or 20.", "N", min=1)
+        int | None, o.search("Restarts of sgd.  Default: the model's, or 20.", "N", min=1, max=10_000)
     ] = None,
-    steps: Annotated[int | None, o.search("Steps of sgd (2000) or relax (200).", "N", min=1)] = None,
+    steps: Annotated[
+        int | None, o.search("Steps of sgd (2000) or relax (200).", "N", min=1, max=10_000_000)
+    ] = None,
     fit: o.Fit = "crop",
     scale: o.Scale = None,
     pixel_range: o.Range = None,

@@ -90,14 +90,18 @@ Range = Annotated[
         "--range",
     ),
 ]
-KMax = Annotated[int | None, ask("Most concepts considered when K is estimated.", "N", min=1)]
-Draws = Annotated[int | None, search("Noise draws to start with.  Default: the model's.", "N", min=1)]
+MOST_DRAWS = 100_000
+KMax = Annotated[int | None, ask("Most concepts considered when K is estimated.", "N", min=1, max=10_000)]
+Draws = Annotated[
+    int | None, search("Noise draws to start with.  Default: the model's.", "N", min=1, max=MOST_DRAWS)
+]
 Penalty = Annotated[
     float | None,
     search(
         "How much one more concept must lower the error, in units of 1e-4; larger values find fewer.  Default: the model's.",
         "X",
         min=0,
+        max=10**9,
     ),
 ]
 BatchSize = Annotated[str, model("Images processed together; results do not depend on it.", "N|auto")]

@@ -54,10 +54,12 @@ def push(
 
     Only the description and the weights are uploaded.  Log in first with hf auth login.
     """
-    from huggingface_hub import constants
+    from huggingface_hub import constants, get_token
+    from huggingface_hub.errors import LocalTokenNotFoundError
 
     from igm_cli.api import load
     from igm_cli.commands import model_card
+    from igm_cli.core.hub import refusal
 
     sink, name = Output(as_json=as_json), model_card.repository(to)
     if output is not None and not dry_run:
@@ -75,6 +77,8 @@ def push(
         _write_card(written, text)
         address = f"{constants.ENDPOINT}/{name}"
     else:
+        if get_token() is None:
+            raise refusal(name, LocalTokenNotFoundError(), writing=True)
         sink.note(f"igm: uploading {size_text(sum(sizes.values()))} to {name} on the Hugging Face hub")
         address = _upload(name, files, text, private)
     record: dict[str, Any] = {"model": model, "repository": name, "address": address, "private": private}
@@ -128,16 +132,13 @@ def _upload(name: str, files: dict[str, Path], card: str, private: bool) -> str:
         UsageError: If the repository holds other files than igm's, or is public but should be private.
         MissingError: If the hub refuses.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi, get_token
-    from huggingface_hub.errors import LocalTokenNotFoundError
+    from huggingface_hub import CommitOperationAdd, HfApi
 
     from igm_cli import __version__
     from igm_cli.core.hub import refusal
 
     hub = HfApi()
     try:
-        if get_token() is None:
-            raise LocalTokenNotFoundError
         page = hub.create_repo(name, private=private or None, exist_ok=True)
         there = hub.model_info(name)
         names = {each.rfilename for each in there.siblings or ()} - {".gitattributes"}

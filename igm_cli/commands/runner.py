@@ -9,7 +9,7 @@ from datetime import timedelta
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
@@ -56,6 +56,7 @@ class Runner:
     _failed: set[str] = field(default_factory=set)
     _made: int = 0
     _shown: int = 0
+    _warned: int = 0
     _halved: bool = False
     _begun: Iterator[Input[Any]] | None = None
 
@@ -76,6 +77,9 @@ class Runner:
         if process_rank()[0] == 0:
             for export in self.exports:
                 export.write()
+        if (more := self._warned - DETAILED) > 0:
+            which = "--json says of which, by typicality and k_at_maximum"
+            self.sink.note(f"igm: {more} more of {self._shown} images have such a warning; {which}")
         if self.report:
             self.report.end()
             self._say_where()
@@ -242,12 +246,12 @@ class Runner:
             progress(what, len(inputs), len(inputs))
 
     def _inputs(self, source: Source) -> Iterator[Input[Any]]:
-        """Yields the inputs in a file; decodes an image, as it may be damaged, unless its result exists already."""
-        begun = False
+        """Yields the inputs in a file; checks an image, as it may be damaged, unless its result exists already."""
+        begun, session = False, cast(Any, self.session)
         try:
-            for each in self.session.read(source):
-                if self.session.reads == "images" and self._kept(each) is None:
-                    _ = each.data
+            for each in session.read(source):
+                if session.reads == "images" and self._kept(each) is None:
+                    session.check(each)
                 yield each
                 begun = True
         except InputError as error:
@@ -326,7 +330,9 @@ class Runner:
             export.add(record)
         self.sink.result(record)
         if text := warning(record):
-            self.sink.note(f"igm: {text}")
+            self._warned += 1
+            if self._warned <= DETAILED:
+                self.sink.note(f"igm: {text}")
         if self.report:
             self.report.add(record)
 

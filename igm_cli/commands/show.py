@@ -31,7 +31,7 @@ MOST_ROWS, MOST_SEEN = 1000, 20
 NO_CURVE = "it was inverted in tiles, which have no common curve"
 
 MOST_VECTORS = 100  # in the table of a file's vectors
-DETAILED = 4  # up to this many images, or vectors of a file, each gets a table
+DETAILED = 4  # up to this many images, or vectors of a file, each gets a table; this many warnings are shown
 SHOWN = 6  # up to this many images with something in common, each has a column of confidences
 LISTED = 10  # up to this many candidates, all are listed
 
@@ -68,6 +68,9 @@ class ImageReport:
             rest = f" and {len(record['items']) - most} more" if len(record["items"]) > most else ""
             row |= {"confidence": sureness(record), "found": items_text(record["items"][:most]) + rest}
         else:
+            from igm_cli.core.inference.typicality import is_untypical
+
+            row["K"] += " (a guess)" * is_untypical(record.get("typicality"))
             row["error"] = _figure(record["denoising_error"])
         self.rows.append(row)
 

@@ -48,8 +48,10 @@ def train(
     output: Annotated[
         Path | None, o.output("Run folder.  Default: runs/DATASET-CONCEPTS.", "FOLDER", "--output", "-o")
     ] = None,
-    steps: Annotated[int | None, o.training("Optimizer steps in all.", "N", min=1)] = None,
-    batch_size: Annotated[int | None, o.training("Images per step, over all processes.", "N", min=1)] = None,
+    steps: Annotated[int | None, o.training("Optimizer steps in all.", "N", min=1, max=o.MAX_SEED)] = None,
+    batch_size: Annotated[
+        int | None, o.training("Images per step, over all processes.", "N", min=1, max=o.MOST_IMAGES)
+    ] = None,
     precision: Annotated[
         Literal["no", "bf16", "fp16", "auto"] | None,
         o.training("no, bf16, fp16, or auto: bf16 where the processor has it.", "TYPE"),

@@ -227,7 +227,7 @@ def page(bench: Workbench) -> Any:
                 with gr.Row():
                     n = gr.Number(4, label="Images", minimum=1, maximum=MOST_DRAWN, precision=0)
                     seed = gr.Number(0, label="Seed", minimum=0, precision=0)
-                    steps = gr.Number(50, label="Noise levels", minimum=2, maximum=1000, precision=0)
+                    steps = gr.Number(50, label="Noise levels", minimum=2, maximum=999, precision=0)
                 draw_it = gr.Button("Draw", variant="primary")
                 drawn_said = answers()
             with gr.Column():

@@ -43,18 +43,24 @@ def zero_shot(
     ] = None,
     k: Annotated[str, o.ask("Number of labels in an image, or auto.", "N|auto")] = "auto",
     k_max: Annotated[
-        int | None, o.ask("Most labels considered by auto.  Default: the model's, or 3.", "N", min=1)
+        int | None,
+        o.ask("Most labels considered by auto.  Default: the model's, or 3.", "N", min=1, max=10_000),
     ] = None,
     template: o.Template = None,
     templates_file: Annotated[
         Path | None, o.ask("File of the prompts, one per line; # begins a comment.", "FILE")
     ] = None,
     draws: o.Draws = None,
-    max_draws: Annotated[int | None, o.search("Most draws, while an answer is undecided.", "N", min=1)] = None,
+    max_draws: Annotated[
+        int | None, o.search("Most draws, while an answer is undecided.", "N", min=1, max=o.MOST_DRAWS)
+    ] = None,
     coarse: Annotated[
         int | None,
         o.search(
-            "After N draws, 2 or more, keep only the likeliest labels: for hundreds of labels.", "N", min=0
+            "After N draws, 2 or more, keep only the likeliest labels: for hundreds of labels.",
+            "N",
+            min=0,
+            max=o.MOST_DRAWS,
         ),
     ] = None,
     timesteps: Annotated[

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from igm_cli.core.validation import Positive, Share, validated
 from igm_cli.errors import InputError, counted
-from igm_cli.imaging import Frame, cut_out, to_rgb
+from igm_cli.imaging import Frame, cut_out, refuse_enlarged, to_rgb
 from igm_cli.plugins.base import ConceptParser, Note, Progress
 from igm_cli.plugins.samples import pad
 
@@ -109,6 +109,7 @@ class CropSamples:
         for row, example in enumerate(dataset):
             image = to_rgb(example["image"])
             size = round(image.width * crops.scale), round(image.height * crops.scale)
+            refuse_enlarged(image.size, crops.scale, str(example.get("file") or f"image {row}"), "crops.scale")
             if _holds(size, image_size) or (crops.turns and _holds(size, image_size[::-1])):
                 self.images.append(_read(image, size, example))
             if progress:

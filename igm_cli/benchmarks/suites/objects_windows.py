@@ -14,7 +14,7 @@ from torch import Tensor
 from igm_cli.benchmarks.frame import AnnotatedImage, AnnotatedImages
 from igm_cli.benchmarks.points import border, within
 from igm_cli.core.inference.tiles import scaled
-from igm_cli.imaging import Frame, to_model, to_rgb
+from igm_cli.imaging import Frame, refuse_enlarged, to_model, to_rgb
 
 if TYPE_CHECKING:
     import datasets
@@ -42,6 +42,7 @@ class Sight:
 
     def size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Returns the size of its input for an image of a size (width, height), as in a session."""
+        refuse_enlarged(size, self.scale, "a photograph", "scale of the model")
         return scaled(size, self.scale, self.unit)
 
     def side(self, length: float, axis: int) -> int:
