@@ -19,7 +19,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from igm_cli.bundled import DEFAULT_CONCEPTS, named, names_pipeline
+from igm_cli.bundled import DEFAULT_CONCEPTS, named, names_checkpoint, names_pipeline
 from igm_cli.core.validation import texts, whole_number
 from igm_cli.energy_map import EnergyMap
 from igm_cli.errors import IgmError, UsageError, near_names
@@ -96,6 +96,11 @@ def load(
     else:
         from igm_cli.label_models import check_labels, check_templates, open_pipeline
 
+        if name and names_checkpoint(name):
+            given = [key for key, value in (("labels", labels), ("templates", templates)) if value is not None]
+            raise UsageError(
+                f"{(given or list(loading))[0]} is about text-to-image models, and {name} is none; leave it out"
+            )
         if concepts not in (None, DEFAULT_CONCEPTS["pipeline"]):
             raise UsageError(f"a text-to-image model knows labels, not {concepts!r}; leave out the concepts")
         chosen = check_labels(texts("labels", labels), "labels", UsageError) if labels is not None else ()
@@ -209,6 +214,7 @@ def decompose(
     seed: int = 0,
     device: str = "auto",
     progress: Any = None,
+    **unknown: Any,
 ) -> VectorResult | list[VectorResult]:
     """Finds the codewords that bound vectors are made of.
 
@@ -222,6 +228,7 @@ def decompose(
         seed: Seed of everything random.
         device: Where to compute.
         progress: Called with the current activity, the number done, and the total.
+        **unknown: Refused.
 
     Returns:
         A list with one result per vector, or the result itself for a single ``[D]``.
@@ -231,6 +238,9 @@ def decompose(
     """
     from igm_cli.vectors import open_vectors, vector_settings
 
+    _refuse_unknown(
+        "decompose", unknown, ("binding", "k", "method", "iterations", "seed", "device", "progress")
+    )
     settings = vector_settings(k, method, iterations)
     session = open_vectors(codebooks, settings=settings, binding=binding, seed=seed, device=device)
     return session.each(session.invert, vectors, progress)  # type: ignore[no-any-return]

@@ -54,6 +54,12 @@ def names_pipeline(model: str | None, concepts: str | None) -> bool:
     return path is not None and is_pipeline(path)
 
 
+def names_checkpoint(model: str) -> bool:
+    """Returns whether a user's model name is that of a trained checkpoint on this machine, which takes no labels."""
+    path = _local(model)
+    return path is not None and (path / DESCRIPTION).is_file() and not is_pipeline(path)
+
+
 def resolve_pipeline(model: str | None) -> tuple[str, str]:
     """Returns the name of a text-to-image pipeline, and its folder, file or hub name; None takes the bundled one."""
     ours = {name: folder for name, folder in bundled().items() if is_pipeline(folder)}
@@ -75,7 +81,7 @@ def resolve_pipeline(model: str | None) -> tuple[str, str]:
             f"there is no model {model!r}; {hint}; a pipeline folder, a .safetensors file or hf:owner/name works too"
         )
     name = path.resolve().name if path.is_dir() else path.stem
-    if (path / DESCRIPTION).is_file() and not is_pipeline(path):
+    if names_checkpoint(model):
         raise UsageError(f"the model {name!r} is not a text-to-image pipeline; use igm invert")
     return name, str(path)
 

@@ -57,9 +57,9 @@ class PluginError(IgmError):
     exit_code = 5
 
 
-def close_names(name: str, known: Sequence[str]) -> list[str]:
-    """Returns up to three known names close to a mistyped one, the nearest first."""
-    return difflib.get_close_matches(name, known, n=3, cutoff=0.45)
+def close_names(name: str, known: Sequence[str], least: float = 0.45) -> list[str]:
+    """Returns up to three known names close to a mistyped one, the nearest first; ``least`` is how close, up to 1."""
+    return difflib.get_close_matches(name, known, n=3, cutoff=least)
 
 
 def near_names(name: str, known: Sequence[str], otherwise: str = "known are") -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.errors import some
+from igm_cli.errors import close_names, some
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 NAMED = 5
 """Unknown labels named at most."""
+
+MISTYPED = 0.8
+"""How close an unknown label is to a known one, up to 1, if it may be mistyped."""
 
 BATCH_PIXELS = {"cpu": 8 * 96 * 64, "cuda": 64 * 96 * 64, "mps": 16 * 96 * 64}
 """Pixels of a batch in inversion, by device, unless the user sets the batch size."""
@@ -44,6 +47,7 @@ class OpenModel:
     # turns latents ``[B,C,h,w]`` into images ``[B,3,H,W]``
     decode: Callable[[Tensor], Tensor] | None = None
     unknown: tuple[str, ...] = field(default=())  # requested concepts that it says it was not trained on
+    labels: tuple[str, ...] = ()  # the labels that it says it was trained on
     guidance: float = 1.0  # default factor of contributions in generation
     # the fixed guidance input of a network distilled from guided predictions
     guidance_told: float | None = None
@@ -70,7 +74,9 @@ class OpenModel:
         """Returns a sentence about requested concepts that the model was not trained on; empty if there are none."""
         if not self.unknown:
             return ""
-        named = some([repr(label) for label in self.unknown], NAMED)
+        near = {label: close_names(label, self.labels, MISTYPED) for label in self.unknown[:NAMED]}
+        meant = {label: f" (did you mean {names[0]}?)" for label, names in near.items() if names}
+        named = some([f"{label!r}{meant.get(label, '')}" for label in self.unknown], NAMED)
         return f"{self.name} was not trained on {named}; {so}"
 
     def about_drawing(self) -> list[str]:

@@ -178,6 +178,14 @@ def test_settings_are_checked(model: igm.Model, pictures: Path, tiny_attributes:
             lambda model, image: igm.load("clevr-pos", devise="cpu"),
             "load has no argument 'devise'; did you mean device",
         ),
+        (
+            lambda model, image: igm.load("clevr-pos", labels=["a"]),
+            "labels is about text-to-image models, and clevr-pos is none",
+        ),
+        (
+            lambda model, image: igm.decompose(image, image, iteration=1),
+            "decompose has no argument 'iteration'; did you mean iterations",
+        ),
         (lambda model, image: igm.load("nope"), "bundled are animals-tiny, blood-cells"),
         (lambda model, image: igm.load(["clevr-pos"]), "a model is given by its name, folder or file"),
         (lambda model, image: igm.load("animals-tiny", labels="cat,dog"), "labels must be a list of text"),
@@ -247,9 +255,10 @@ def test_labels(pictures: Path, here: Here) -> None:
     with pytest.raises(igm.IgmError, match="two labels or more"):
         igm.load("animals-tiny", labels=["dog"])
     with pytest.warns(
-        UserWarning, match="animals-tiny was not trained on 'unicorn'; treat the result as a guess"
+        UserWarning,
+        match=r"animals-tiny was not trained on 'unicorn', 'rabit' \(did you mean rabbit\?\); treat the result as a guess",
     ):
-        opened = igm.load("animals-tiny", labels=["dog", "unicorn"], device="cpu")
+        opened = igm.load("animals-tiny", labels=["dog", "unicorn", "rabit"], device="cpu")
     with pytest.warns(UserWarning, match="animals-tiny was not trained to draw"):
         opened.generate("dog", steps=2)
 

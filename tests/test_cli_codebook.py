@@ -49,6 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     same[1][5] = same[1][3]
     write_codebooks(folder / "same.safetensors", same, "map")
     write_codebooks(folder / "two.safetensors", problems.codebooks.spectra[:2], "map")
+    write_codebooks(folder / "equal.safetensors", [same[0], same[0].clone(), same[2]], "map")
     (folder / "single").mkdir()
     write_codebooks(folder / "single" / "books.safetensors", [same[0][:1], same[1]], "map")
     return folder
@@ -163,6 +164,18 @@ def test_codewords_that_are_the_same(here: Here, folder: Path) -> None:
     assert [item.get("ambiguous") for item in line["items"]] == [None, True, None]
     assert line["items"][1]["index"] in (3, 5)
     assert line["items"][1]["confidence"] <= 0.51
+
+
+def test_codewords_that_two_codebooks_share(here: Here, folder: Path) -> None:
+    same = load_file(folder / "equal.safetensors")
+    np.save(folder / "swapped.npy", (same["factor_0"][3] * same["factor_1"][7] * same["factor_2"][1]).numpy())
+    done = here("decompose", folder / "swapped.npy", *books(folder, "equal"), "--json")
+    notes = done.err.splitlines()
+    assert "codebooks 0 and 1 share codewords; if such" in notes[0] and "order cannot be told" in notes[0]
+    assert "another codeword would do as well for factor 0, factor 1" in notes[1]
+    items = only(done)["items"]
+    assert [item.get("ambiguous") for item in items] == [True, True, None]
+    assert [item["confidence"] for item in items] == [0.5, 0.5, 1.0]
 
 
 def test_sums_of_products(here: Here, folder: Path) -> None:

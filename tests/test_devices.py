@@ -85,9 +85,15 @@ def test_a_training_in_bf16_where_that_is_slow(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, bf16: bool, told: bool
 ) -> None:
     monkeypatch.setattr("igm_cli.commands.train_run.has_bf16", lambda device: bf16)
-    words = "train clevr --device cpu --dry-run --precision bf16 --set model.channels=[8,8,8] --set data.size=4"
+    made: list[int] = []
+    monkeypatch.setattr("igm_cli.commands.train_data.LOOKED_AT", 4)
+    monkeypatch.setattr(
+        "igm_cli.commands.train_run.draw_samples", lambda samples, *_: made.append(len(samples))
+    )
+    words = "train clevr --device cpu --dry-run --precision bf16 --set model.channels=[8,8,8] --set data.size=9"
     assert app.main([*words.split(), "--batch-size", "2", "-o", str(tmp_path / "run")]) == 0
     said = capsys.readouterr().err
+    assert made == [4] and "would train on 9 images of clevr" in said  # a dry run renders no more than it shows
     assert "s in bf16, which takes" in said
     assert ("--precision auto uses float32 instead" in said) == told
 

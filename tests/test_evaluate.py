@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw
 from test_cli import one_sentence, schema
 
 from igm_cli import load, output
-from igm_cli.commands.evaluate import figures_of
+from igm_cli.commands.evaluate import figures_of, show
 from igm_cli.commands.model_card import card
 from igm_cli.evaluation import Evaluation, Judged, found_right
 from igm_cli.plugins.labels.parser import Labels
@@ -236,9 +236,9 @@ def test_a_method_without_confidence_has_no_calibration_error() -> None:
     assert errors == {} and figures["all right"].value == 1
 
 
-def judged_windows(*images: int) -> list[Judged]:
+def judged_windows(*images: int, typicality: float = 0.9) -> list[Judged]:
     """Returns a window of each of the images, with two concepts; those of image 0 are wrong."""
-    found: Any = SimpleNamespace(confidence=torch.ones(2), typicality=0.9, values=None)
+    found: Any = SimpleNamespace(confidence=torch.ones(2), typicality=typicality, values=None, seconds=1.0)
     return [
         Judged(row, found, 2, torch.full((2, 1), image > 0), 1.0, image) for row, image in enumerate(images)
     ]
@@ -255,6 +255,17 @@ def test_intervals_are_over_images() -> None:
     assert cut["all right"].value == pytest.approx(2 / 3)
     one = figures_of(judged_windows(1, 1, 1), space)[0]
     assert all(e.value == 1 and math.isnan(e.low) for e in one.values())
+
+
+def test_images_that_are_all_unlike_the_training_ones_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    model = SimpleNamespace(name="clevr-pos", parser=Positions())
+    evaluation: Any = SimpleNamespace(model=model, of="3 images", counts={"images": 3})
+    about = {"dataset": "objects", "split": "val"}
+    for others, says in ((0.9, ""), (0.02, "every image is unlike what clevr-pos was trained on")):
+        judged = [*judged_windows(1, typicality=0.04), *judged_windows(2, 3, typicality=others)]
+        show(judged, evaluation, about, {}, output.Output())
+        said = capsys.readouterr().err
+        assert said.startswith(f"igm: {says}" if says else says) and ("(typicality 0.04)" in said) == bool(says)
 
 
 @pytest.mark.parametrize("count", [4, 5])

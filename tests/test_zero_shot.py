@@ -220,6 +220,7 @@ def test_a_model_composed_as_a_sum(here: Here, own: Path, pictures: Path, tmp_pa
         (["--labels", ",".join(f"{i}" for i in range(700))], 2, "give fewer labels"),
         (["--labels", "a,b", "--labels-file", "x"], 2, "exclude each other"),
         (["--labels-file", "{tmp}/no.txt"], 3, "does not exist"),
+        (["--labels-file", "{tmp}/points.csv"], 3, "looks like a table; a file of labels holds one per line"),
         (["--labels-file", "{tmp}"], 3, "is a folder, not a file"),
         (["--labels", "a,b", "--template", "{{}}"], 2, "has no {label}"),
         (["--labels", "a,b", "--k", "0"], 2, "--k"),
@@ -264,6 +265,7 @@ def test_mistakes(
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    (tmp_path / "points.csv").write_text("image,x,y\n0.png,3,4\n")
     given = [a.format(tmp=tmp_path, pictures=pictures, position=tiny_model) for a in arguments]
     model = () if "--model" in given else ("--model", tiny)
     done = here(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -94,14 +96,17 @@ def decompose(
 
 
 def note_duplicates(codebooks: Codebooks, sink: Output) -> None:
-    """Reports codewords that are identical and so cannot be told apart."""
-    from igm_cli.core.decomposition.codebooks import duplicates
-
-    for number, book in enumerate(codebooks.spectra):
-        same = duplicates(book).nonzero()[:, 0].tolist()
+    """Reports codewords that are identical and so cannot be told apart, or their order."""
+    books = [Counter(book.tolist()) for book in codebooks.numbers]
+    for number, (book, times) in enumerate(zip(codebooks.numbers, books, strict=True)):
+        same = [str(place) for place, word in enumerate(book.tolist()) if times[word] > 1]
         if same:
-            which = some([str(place) for place in same], 6)
             sink.note(
-                f"igm: codebook {number} has codewords that occur more than once ({which}); "
+                f"igm: codebook {number} has codewords that occur more than once ({some(same, 6)}); "
                 "which of them was bound cannot be told"
             )
+    pairs = combinations(enumerate(books), 2)
+    if sharing := [f"{i} and {j}" for (i, one), (j, other) in pairs if one.keys() & other.keys()]:
+        sink.note(
+            f"igm: codebooks {some(sharing, 6)} share codewords; if such codewords were bound, their order cannot be told"
+        )

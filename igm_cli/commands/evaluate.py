@@ -168,6 +168,8 @@ def show(
     sink: Output,
 ) -> None:
     """Shows the figures of a model; ``about`` names the dataset and the split, and ``fitted`` are new settings."""
+    from igm_cli.commands.show import unlike
+
     model = evaluation.model
     figures, errors = figures_of(judged, model.parser.space)
     record = {"schema": "igm.evaluate/1", "model": model.name, **about, **evaluation.counts}
@@ -180,6 +182,10 @@ def show(
     rows += [(f"calibration error, {key}", percentage(value), "") for key, value in errors.items()]
     title = f"{model.name} on {evaluation.of} of {about['dataset']}, {about['split']}"
     sink.table(title, ("figure", "", "95 % interval"), rows)
+    if "typical" in figures and not figures["typical"].value:
+        most = max(each.found.typicality for each in judged if each.found.typicality == each.found.typicality)
+        known = {"typicality": most}
+        sink.warn(unlike("every image", model.name, known, "what was found", ", the most typical one too"))
 
 
 def _interval(e: Estimate) -> str:

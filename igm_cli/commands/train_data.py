@@ -34,6 +34,8 @@ from igm_cli.plugins.samples import DatasetSamples, JoinedSamples, RenderedSampl
 if TYPE_CHECKING:
     import datasets
 
+    from igm_cli.plugins.adapters import Adapter
+
 
 @dataclass
 class TrainingData:
@@ -45,6 +47,8 @@ class TrainingData:
     note: Note  # receives problems found
     # the images of the first part, if they were read before training starts
     first: datasets.Dataset | None = None
+    few: bool = False  # of the images that the dataset makes, only the first ones are made
+    left_out: int = 0  # how many images that leaves out
 
     def advised(self, recipe: Recipe, parser: ConceptParser, sink: Output, *, count: bool) -> Recipe:
         """Returns the recipe with the dataset's advice for its images, which are read for this.
@@ -93,6 +97,7 @@ class TrainingData:
             progress(f"{what} ({number} of {len(self.parts)})" if several else what, done, total)
 
         loaded: list[Samples] = []
+        self.left_out = 0
         for number, part in enumerate(self.parts, 1):
             shown = partial(show, number)
             if renders and part.data_root == "builtin":
@@ -100,7 +105,12 @@ class TrainingData:
                 loaded.append(RenderedSamples(part.render(rendering, device, shown), parser))
                 continue
             known = self.first if number == 1 else None
-            data = known if known is not None else part.load(adapter, self.root, shown, self.note)
+            makes = part.data_root == "builtin" and hasattr(adapter, "requested")
+            few = self.few and makes and known is None and not crops
+            asked = replace(part, limit=min(LOOKED_AT, part.limit or LOOKED_AT)) if few else part
+            data = known if known is not None else asked.load(adapter, self.root, shown, self.note)
+            if few:
+                self.left_out += part.count(cast("Adapter", adapter)) - len(data)
             if crops:
                 loaded.append(CropSamples(data, parser, image_size, crops, seed, shown, self.note))
             else:
@@ -127,9 +137,9 @@ class TrainingData:
 
     def told(self, samples: Samples) -> str:
         """Describes the training data in words."""
-        large = len(getattr(samples, "images", ()))
+        large, whole = len(getattr(samples, "images", ())), len(samples) + self.left_out
         crops = f"{counted(len(samples), 'crop')} of {counted(large, 'image')}"
-        return f"{crops if large else counted(len(samples), 'image')} of {self.adapter.name}"
+        return f"{crops if large else counted(whole, 'image')} of {self.adapter.name}"
 
     def settings(self, recipe: Recipe) -> list[tuple[str, str, str]]:
         """Returns every setting of every part, in the words of a preset: its name, value and origin."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from igm_cli.core.concepts import ConceptSpace
     from igm_cli.core.training.config import TrainConfig
     from igm_cli.core.types import InversionSettings
+    from igm_cli.plugins.adapters import Adapter
     from igm_cli.plugins.base import (
         ConceptParser,
         DatasetAdapter,
@@ -65,6 +66,13 @@ class DataPart:
         more = {"data_root": root if self.data_root == "given" else None, "seed": self.seed, **self.options}
         more |= noted(adapter, note)
         return adapter.load(self.split or adapter.splits[0], limit=self.limit, progress=progress, **more)
+
+    def count(self, adapter: Adapter) -> int:
+        """Returns the number of images of this part, which the dataset makes."""
+        from igm_cli.plugins.adapters import SplitRequest
+
+        split = self.split or adapter.splits[0]
+        return int(adapter.requested(SplitRequest(split, self.limit, options=self.options))["count"])
 
     def render(self, adapter: RenderingAdapter, device: torch.device, progress: Progress) -> RenderedBatches:
         """Renders the training split of this part, which the dataset makes, on a device."""

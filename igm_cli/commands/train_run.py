@@ -71,7 +71,7 @@ class Training:
         real = frozenset({RANGE, *getattr(adapter, "folder_options", ())})
         given = recipe.preset(), place.data_root, place.limit
         parts = data_parts(*given, own, of_folders=real, builtin=place.builtin)
-        self.data = TrainingData(adapter, parts, place.data_root, self.note)
+        self.data = TrainingData(adapter, parts, place.data_root, self.note, few=place.dry_run)
         self.recipe = self.data.advised(recipe, parser, sink, count=place.dry_run)
         self.preset = self.recipe.preset()
         self.parser = registry.configured(parser, self.preset.concepts)
@@ -186,7 +186,8 @@ class Training:
         seconds, memory = measure(self.spec, samples, config, model, device_is_cpu=on_cpu, companions=beside)
         whole = seconds * config.steps
         shown = training_precision(config.precision, self.device).replace("no", "float32")
-        taken = "" if memory is None else f" and {memory:.1f} GB"
+        left_out = self.data.left_out * samples.batch([0], [False])[0].nbytes / 1e9
+        taken = "" if memory is None else f" and {memory + left_out:.1f} GB"
         first = " if all are like the first ones" if len([n for n in config.phases if n]) > 1 else ""
         self.sink.note(
             f"would train on {self.data.told(samples)} for {counted(config.steps, 'step')} of {seconds:.2g} s in {shown}, "

@@ -24,6 +24,7 @@ _QUICK = 1.0
 """If the first batch on a CPU takes less than this many seconds, a second one is timed; elsewhere a second one always is."""
 
 _RANGE = re.compile(r"\s*(\d*\.?\d+)\s*-\s*(\d*\.?\d+)\s*")
+_TABLES = (".csv", ".tsv", ".json", ".jsonl")
 _T = 1000
 """Timesteps that Stable Diffusion is trained on; ranges in timesteps are divided by it."""
 
@@ -253,7 +254,12 @@ def read_labels(text: str | None, file: Path | None) -> tuple[str, ...]:
     from igm_cli.label_models import check_labels
 
     if file is not None:
-        return check_labels(_lines(file, "labels"), str(file), InputError)
+        lines = _lines(file, "labels")
+        if file.suffix.lower() in _TABLES and any(re.search(r"[,;\t{}\[\]]", line) for line in lines):
+            raise InputError(
+                f"{file} looks like a table; a file of labels holds one per line and nothing else, such as labels.txt"
+            )
+        return check_labels(lines, str(file), InputError)
     return () if text is None else check_labels(text.split(","), "--labels", UsageError)
 
 

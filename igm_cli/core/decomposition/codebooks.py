@@ -36,6 +36,7 @@ class Codebooks:
         values: Number of real numbers in a spectrum, to count operations.
         coordinates: Number P of real numbers in a vector: D, or 2D if it is complex.
         unit: True if all coordinates of codewords, and so those of products, have a modulus of one.
+        numbers: Number of each codeword ``[n_k]``, the same wherever, in whichever codebook, the same codeword occurs.
 
     Raises:
         InputError: If the codebooks cannot be used together.
@@ -61,6 +62,7 @@ class Codebooks:
             raise InputError(BITS)
         self.dim, self.precision = books[0].shape[-1], precision
         self.spectra = [self.binding.spectrum(book.to(dtype)) for book in books]
+        self.numbers = _numbered([book.to(dtype) for book in books])
         self.guessed = False
         """Whether the binding was guessed from the codewords rather than named."""
         self._prepare()
@@ -81,7 +83,7 @@ class Codebooks:
         """Returns the same codebooks on another device, or in another precision."""
         moved = object.__new__(Codebooks)
         moved.binding, moved.dim, moved.precision = self.binding, self.dim, precision or self.precision
-        moved.guessed = self.guessed
+        moved.guessed, moved.numbers = self.guessed, self.numbers
         moved.spectra = [book.to(device) for book in self.spectra]
         moved._prepare()
         return moved
@@ -223,11 +225,11 @@ def guess_binding(books: Sequence[Tensor]) -> str:
 BITS = "codewords of 0 and 1 are not bipolar vectors, which products need; write -1 for every 0 in codebooks and vectors (2 * x - 1)"
 
 
-def duplicates(book: Tensor) -> Tensor:
-    """Returns which codewords ``[n,D]`` occur more than once ``[n]``."""
-    _, inverse, counts = torch.unique(_real(book), dim=0, return_inverse=True, return_counts=True)
-    same: Tensor = counts[inverse] > 1
-    return same
+def _numbered(books: Sequence[Tensor]) -> list[Tensor]:
+    """Returns a number for each codeword ``[n_k]``, the same for the same codewords, on the CPU."""
+    known: dict[bytes, int] = {}
+    rows = ([row.tobytes() for row in book.detach().cpu().numpy() + 0.0] for book in books)  # no -0
+    return [torch.tensor([known.setdefault(row, len(known)) for row in book]) for book in rows]
 
 
 def _real(values: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ class Decomposition:
         indices: Indices of the codewords ``[B,K]``.
         similarity: Cosine of the bound vector and the product of the codewords ``[B]``.
         confidence: Confidence in each index ``[B,K]``: the probability that the product is more than chance, times the
-            posterior of the codeword given the others.
+            posterior of the codeword given the others, and the share of equal products that have it (:func:`rearranged`).
         ambiguous: True where another codeword of the factor fits equally well ``[B,K]``.
         iterations: Iterations of the method ``[B]``, 0 if it has none.
         operations: Multiplications and additions ``[B]``, float64 on the CPU.
@@ -136,8 +136,9 @@ class SearchState:
             ties = (alike >= alike.gather(1, chosen) - TIE).sum(1) > 1
             ambiguous.append(ties & (similarity > TIE))
         pairs = phase_equivalent(codebooks, self.indices)
-        sure = torch.stack(confidence, 1) * torch.where(pairs, 0.5, 1.0)
-        tied = torch.stack(ambiguous, 1) | pairs
+        share = rearranged(codebooks, self.indices)
+        sure = torch.stack(confidence, 1) * torch.where(pairs, 0.5, 1.0) * share
+        tied = torch.stack(ambiguous, 1) | pairs | (share < 1)
         return Decomposition(self.indices, similarity, sure, tied, self.iterations, self.operations)
 
 
@@ -160,6 +161,50 @@ def phase_equivalent(codebooks: Codebooks, indices: Tensor) -> Tensor:
         result[:, one] |= same
         result[:, other] |= same
     return result
+
+
+def rearranged(codebooks: Codebooks, indices: Tensor) -> Tensor:
+    """Returns how many of the equal products that codewords shared by codebooks make keep each codeword's place ``[B,K]``.
+
+    It is a proportion, 1 without shared codewords.  Equal products have the same codewords in another order.  Their number is
+    the permanent of the matrix of how often the codeword of one factor occurs in the codebook of another.  In ``map``
+    a codeword bound to itself is all ones, as any other is that both codebooks have; that is counted for the two alone.
+    """
+    share = torch.ones(indices.shape, dtype=torch.float64)
+    every = torch.cat(codebooks.numbers)
+    codewords = int(every.max()) + 1
+    counts = torch.stack([n.bincount(minlength=codewords) for n in codebooks.numbers])  # [K,codewords]
+    if int((counts > 0).sum(0).max()) == 1:
+        return share.to(indices.device, torch.float32)
+    chosen = torch.stack([n[i] for n, i in zip(codebooks.numbers, indices.cpu().T, strict=True)], 1)
+    same = chosen[:, :, None] == chosen[:, None, :]  # [B,K,K]
+    kinds, kind = counts.T[chosen].unique(dim=0, return_inverse=True)  # how often codeword j is in codebook k
+    whole = _permanent(kinds)
+    for factor in range(indices.shape[1]):
+        kept = kinds.clone()
+        kept[:, factor] = 0
+        kept[:, factor, factor] = kinds[:, factor, factor]
+        share[:, factor] = (_permanent(kept) / whole)[kind] * same[:, factor].sum(1)
+    if codebooks.binding.name == "map" and codebooks.unit:
+        others = same & ~torch.eye(indices.shape[1], dtype=torch.bool)
+        both = (counts > 0).long() @ (counts > 0).long().T  # codewords that two codebooks have [K,K]
+        share /= torch.where(others, both, 1).amax(2)
+    return share.to(indices.device, torch.float32)
+
+
+def _permanent(matrices: Tensor) -> Tensor:
+    """Returns the permanents of matrices ``[M,K,K]`` of counts ``[M]``, float64."""
+    size = matrices.shape[1]
+    # the ways to give each set of columns to the rows so far
+    ways = torch.zeros(len(matrices), 2**size, dtype=torch.float64)
+    ways[:, 0] = 1
+    for row in matrices.unbind(1):
+        grown = torch.zeros_like(ways)
+        for column in range(size):
+            by_column = (len(matrices), -1, 2, 2**column)  # the sets without the column and with it
+            grown.view(by_column)[:, :, 1] += ways.view(by_column)[:, :, 0] * row[:, column, None, None]
+        ways = grown
+    return ways[:, -1]
 
 
 def join(parts: list[Decomposition]) -> Decomposition:

@@ -78,6 +78,11 @@ class Clevr(Adapter):
             self.renderer()
         super().check(split, data_root, options)
 
+    def requested(self, request: SplitRequest) -> dict[str, Any]:
+        """Returns what determines the scenes to render."""
+        renderer: Any = self.renderer()
+        return dict(renderer.requested(request))
+
     def make(self, request: SplitRequest) -> Dataset:
         """Returns rendered scenes."""
         r = request

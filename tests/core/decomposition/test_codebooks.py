@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from functools import reduce
 from operator import mul
 
@@ -11,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from igm_cli.core.decomposition.binding import BINDINGS
-from igm_cli.core.decomposition.codebooks import Codebooks, duplicates
+from igm_cli.core.decomposition.codebooks import Codebooks
 from igm_cli.core.decomposition.decompose import decompose
 from igm_cli.core.decomposition.problems import random_problems
 from igm_cli.core.decomposition.result import exchanges
@@ -73,7 +75,37 @@ def test_codewords_that_are_the_same_are_ambiguous() -> None:
     assert found.ambiguous.tolist() == [[False, True, False], [False, False, False]]
     assert float(found.confidence[0, 1]) == pytest.approx(0.5, abs=0.01)
     assert int(found.indices[0, 1]) in (3, 8)
-    assert duplicates(books[1]).nonzero()[:, 0].tolist() == [3, 8]
+
+
+@pytest.mark.parametrize("name", sorted(BINDINGS))
+@pytest.mark.parametrize(
+    ("rows", "truth"),
+    [
+        ([range(5), range(5)], [(1, 3), (4, 4)]),
+        ([range(5), range(5), range(5)], [(1, 3, 4)]),
+        (
+            [range(5), range(3, 8), range(20, 24)],
+            [(1, 2, 0), (3, 1, 2), (3, 0, 2)],
+        ),  # two shared, in their own order
+        ([[0, 1, 2, 0], [0, 1, 5], [5, 2, 7]], [(2, 0, 0), (0, 1, 0), (0, 2, 1)]),  # one twice, three in a ring
+        ([range(4), range(10, 14), range(20, 24)], [(1, 2, 3)]),
+    ],
+)
+def test_codewords_shared_by_codebooks_are_as_sure_as_a_choice_among_all_equal_products(
+    name: str, rows: list[Sequence[int]], truth: list[tuple[int, ...]]
+) -> None:
+    words = BINDINGS[name].random(24, 200, torch.Generator().manual_seed(3))
+    codebooks = Codebooks([words[list(row)] for row in rows], name)
+    spectra = codebooks.product(torch.tensor(truth))
+    vectors = codebooks.binding.vector(spectra, 200)
+    every = torch.tensor(list(itertools.product(*map(range, codebooks.sizes))))
+    alike = codebooks.similarity(codebooks.product(every)[None], spectra[:, None])
+    found = decompose(vectors, codebooks)
+    for row, indices in enumerate(found.indices):
+        equal = every[alike[row] > 1 - 1e-4]
+        sure = (equal == indices).float().mean(0)
+        assert torch.allclose(found.confidence[row], sure, atol=0.01), truth[row]
+        assert torch.equal(found.ambiguous[row], sure < 1)
 
 
 @pytest.mark.parametrize("turn", [-1.0, 1j])
