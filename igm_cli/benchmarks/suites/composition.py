@@ -114,7 +114,7 @@ class CompositionBench(frame.CheckpointBench):
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
-        """The identity of a checkpoint suite, extended by the expressions' models."""
+        """The identity of a checkpoint suite, extended by the models of the splits: splits of other models go elsewhere."""
         found = dict(super().identity)
         if self.models:
             found["models"] = {name: dict(model.identity) for name, model in sorted(self.models.items())}
