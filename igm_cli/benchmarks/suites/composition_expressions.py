@@ -27,6 +27,9 @@ from igm_cli.model import Model
 APART = 0.25
 """Minimum distance between the places of two branches, in 0..1 of both sides."""
 
+JUDGES = {"objects": ("objects", ""), "attributes": ("face", "factors"), "labels": ("animals", "labels")}
+"""What judges images of datasets that have a column, as :attr:`Expressions._judge` has it."""
+
 Values = Mapping[str, Any]
 """Names in an expression, such as color or place2, to values."""
 
@@ -61,29 +64,26 @@ class Expressions(DrawnSplit):
     @property
     def errors(self) -> Mapping[str, float]:
         """The judges' errors on real images."""
-        if self._known_by("objects") and not self.measured:
+        _, trained = self._judge
+        if not trained:
             return super().errors
-        judges = self.judges
-        judge, fitted, *_ = (
-            judges.measures if self.measured else judges.labels if self._known_by("labels") else judges.factors
-        )
+        judge, fitted, *_ = getattr(self.judges, trained)
         return {judge.name: fitted.validation}
+
+    @property
+    def _judge(self) -> tuple[str, str]:
+        """What says what an image shows: a method of the judges, and the judge that it asks, if it is one alone."""
+        if self.measured:
+            return "measured", "measures"
+        return next(JUDGES[column] for column in self.scenes.data.column_names if column in JUDGES)
 
     def expression(self, number: int) -> str:
         """Returns the expression for the image with a number."""
         return str(self.asked["expression"]).format(**self.values[number])
 
     def _said(self, image: Tensor, number: int) -> Row:
-        judges = self.judges
-        if self.measured:
-            return self.judged(judges.measured(image), number)
-        look = {"objects": judges.objects, "attributes": judges.face, "labels": judges.animals}
-        (see,) = (see for column, see in look.items() if self._known_by(column))
-        return self.judged(see(image), number)
-
-    def _known_by(self, column: str) -> bool:
-        """Returns whether a column of the dataset says what the images show."""
-        return column in self.scenes.data.column_names
+        look, _ = self._judge
+        return self.judged(getattr(self.judges, look)(image), number)
 
     def _batch(self, method: str, first: int, other: bool) -> list[Drawn]:
         if method == CONDITIONAL:
