@@ -136,7 +136,7 @@ class Evaluation:
             InputError: If there are too few images.
         """
         from igm_cli.core.calibration import fitted_penalty, fitted_temperature
-        from igm_cli.core.inference.typicality import fitted
+        from igm_cli.core.inference.typicality import LOOKS, MANY, Typical, fitted
 
         if self.count < FEWEST:
             raise InputError(f"a model is calibrated on {FEWEST} images or more, not {self.count}; add some")
@@ -146,7 +146,10 @@ class Evaluation:
             counts = [each.count for each in found]
             curves, areas = [each.found.k_curve for each in found], [each.area for each in found]
             chosen["penalty"] = round(fitted_penalty(curves, counts, areas), 3)
-        judged = self.judge(chosen, progress)
+        settings = ImageSession(self.model, given=chosen).settings
+        looks = LOOKS if self.count >= MANY and not self.windows else ()
+        unknown = Typical.unknown(settings.low, settings.high, looks)
+        judged = self.judge({**chosen, "typical": unknown}, progress)
         evidence = [(each.found.evidence, each.right) for each in judged if each.found.evidence]
         rivals = [each for known, _ in evidence for each in known.rivals]
         right = [bool(one) for _, rights in evidence for one in rights[:, 0]]
@@ -160,8 +163,7 @@ class Evaluation:
         if values:
             rivals, right = ([one for part in parts for one in part] for parts in zip(*values, strict=True))
             chosen["value_temperature"] = fitted_temperature(rivals, right)
-        settings = ImageSession(self.model, given=chosen).settings
-        chosen["typical"] = fitted([known.features for known, _ in evidence], settings.low, settings.high)
+        chosen["typical"] = fitted([known.features for known, _ in evidence], unknown.low, unknown.high, looks)
         chosen.pop("seed", None)  # of this call
         return chosen
 

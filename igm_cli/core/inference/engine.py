@@ -29,13 +29,14 @@ from igm_cli.core.inference.noised_batch import Whole
 from igm_cli.core.inference.posterior import posterior, posteriors, shrink_to_chance
 from igm_cli.core.inference.sparse_subset import SparseSubset
 from igm_cli.core.inference.statistics import PairedDifference
-from igm_cli.core.inference.typicality import LEAST_MARGIN, features
+from igm_cli.core.inference.typicality import LEAST, LEAST_MARGIN, features
 from igm_cli.core.noise_schedule import quadrature_levels
 from igm_cli.core.types import Evidence, Inversion, InversionSettings, KPoint, Progress
 from igm_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from igm_cli.core.denoiser import Denoiser
+    from igm_cli.core.inference.closer_look import Look
 
 R = TypeVar("R")
 
@@ -176,8 +177,9 @@ def draw_until_decided(candidates: CandidateSet, constraint: Constraint, given: 
         if bool(decided.any()):
             images = decided.nonzero()[:, 0].tolist()
             told = dict(zip(images, constraint.answers(found, candidates.candidates, images), strict=True))
+            looked = looked_at(candidates.denoiser, candidates.images, told, s, candidates.composition)
             calls = candidates.calls.cpu().tolist()
-            inversions = report(s, found, told, calls, given, candidates.denoiser.space)
+            inversions = report(s, found, told, calls, given, candidates.denoiser.space, looked)
             answers |= zip(rows[decided].tolist(), inversions, strict=True)
         if bool(decided.all()):
             return [answers[row] for row in range(len(answers))]
@@ -189,6 +191,26 @@ def draw_until_decided(candidates: CandidateSet, constraint: Constraint, given: 
         candidates.see(min(constraint.more_draws(candidates.draws), left))
 
 
+def looked_at(
+    denoiser: Denoiser,
+    images: Tensor,
+    answers: Mapping[int, Answer],
+    settings: InversionSettings,
+    composition: Composition,
+) -> Mapping[int, Look]:
+    """Returns a closer look at some of the images ``[b,C,H,W]``, given their answers by index, if typicality asks for it."""
+    usual = settings.typical
+    if usual is None or not usual.looks:
+        return {}
+    from igm_cli.core.inference.closer_look import closer_look
+
+    concepts = [answer.concepts for answer in answers.values()]
+    looks = closer_look(
+        denoiser, images[list(answers)], concepts, composition, usual.looks, usual.regions, settings.seed
+    )
+    return dict(zip(answers, looks, strict=True))
+
+
 def report(
     settings: InversionSettings,
     found: Alternatives,
@@ -196,8 +218,9 @@ def report(
     calls: Sequence[int],
     given: bool,
     space: ConceptSpace,
+    looked: Mapping[int, Look],
 ) -> list[Inversion]:
-    """Returns the inversions of some of the images, given their answers by index, each with its error per K."""
+    """Returns the inversions of some of the images, given their answers and closer looks by index, with their errors per K."""
     statistics, solution, inversions = found.statistics, found.solution, []
     errors = statistics.errors(solution.sets)  # [B,S,N]
     chosen = errors.gather(1, solution.chosen[:, None, None].expand(-1, 1, errors.shape[2]))
@@ -215,10 +238,10 @@ def report(
             k_source="given" if given else "estimated",
             denoising_error=float(expected[image, places[image]]),
             k_curve=tuple(KPoint(*point) for point in curve if math.isfinite(point[1])),
-            network_calls=calls[image],
+            network_calls=calls[image] + (looked[image].calls if image in looked else 0),
             seconds=0.0,
             draws=statistics.draws,
-            **certainty(settings, answer, levels, seen[image], space, given),
+            **certainty(settings, answer, levels, seen[image], looked.get(image), space, given),
         )
         inversions.append(inversion)
     return inversions
@@ -229,6 +252,7 @@ def certainty(
     answer: Answer,
     levels: Tensor,
     errors: Tensor,
+    look: Look | None,
     space: ConceptSpace,
     given: bool,
 ) -> dict[str, Any]:
@@ -239,6 +263,7 @@ def certainty(
         answer: The answer for an image.
         levels: Noise level of every noise sample, as a fraction of T ``[N]``.
         errors: Denoising error under the answer for each ``[N]``.
+        look: A closer look at the image, if typicality takes one.
         space: The concept space.
         given: Whether the number of concepts was given; the weakest of them may then be none.
     """
@@ -246,6 +271,8 @@ def certainty(
     usual = settings.typical
     where = (usual.low, usual.high, usual.ranges) if usual else (settings.low, settings.high)
     seen = features(levels, errors, margins, *where)
+    if look:
+        seen = torch.cat([look.errors.double().clamp(min=LEAST).log(), seen])
     if given and space.countable:
         seen[LEAST_MARGIN] = torch.nan
     typicality = usual.at(seen) if usual else math.nan

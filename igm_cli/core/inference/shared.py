@@ -28,7 +28,7 @@ from igm_cli.core.device import divided_work, side_by_side
 from igm_cli.core.inference.candidates import CandidateSet
 from igm_cli.core.inference.constraints import Alternatives, Answer, Constraint, Solution
 from igm_cli.core.inference.continuous import ContinuousInference, one_more
-from igm_cli.core.inference.engine import check_method, constraint_of, in_groups, report
+from igm_cli.core.inference.engine import check_method, constraint_of, in_groups, looked_at, report
 from igm_cli.core.inference.gauss_newton import refine
 from igm_cli.core.inference.noised_batch import noised
 from igm_cli.core.inference.posterior import posteriors, shrink_to_chance
@@ -196,11 +196,13 @@ class _Search:
             statistics, rows = found.statistics(), torch.arange(len(group))
             solution = own.solve(statistics.expected)
             others = own.alternatives(statistics, solution, rows)
-            typical = self.typicality_of(others, own.answers(others, found.candidates, rows.tolist()))
+            typical, calls = self.typicality_of(
+                group, others, own.answers(others, found.candidates, rows.tolist())
+            )
             every = torch.cat([solution.best, one_more(solution)], dim=1).to(found.candidates.device)
             members = [found.candidates[row, each[each >= 0].unique()] for row, each in enumerate(every)]
             self.tell(len(group))
-            return members, typical, int(found.calls.sum()), own.cost
+            return members, typical, calls + int(found.calls.sum()), own.cost
 
         proposed = in_groups(propose_for, self.images, self.denoiser)
         self.typical = [each for _, typical, _, _ in proposed for each in typical]
@@ -285,9 +287,9 @@ class _Search:
         n, constraint = len(self.images), self.constraint
         found = constraint.alternatives(statistics, solution, torch.arange(n))
         answers = constraint.answers(found, self.candidates.expand(n, -1, -1), range(n))
-        self.typical = self.typical or self.typicality_of(
-            found, answers
-        )  # their own sets are asked about first
+        if not self.typical:  # their own sets are asked about first
+            self.typical, calls = self.typicality_of(self.images, found, answers)
+            self.calls += calls
         known, every = self.candidates.float().cpu(), torch.full(statistics.usable.shape, torch.nan)
         for image, answer in enumerate(answers):  # each in its own order
             same = (answer.concepts[:, None] == known).all(2)  # [K,M]
@@ -295,11 +297,14 @@ class _Search:
             every[image, same.long().argmax(1)] = shrink_to_chance(sure, answer.chance, self.typical[image])
         return every, bool(found.ruled_out(self.settings.settled).all())
 
-    def typicality_of(self, found: Alternatives, answers: Sequence[Answer]) -> list[float]:
-        """Returns how much images are like those trained on, judged by their answers."""
+    def typicality_of(
+        self, images: Tensor, found: Alternatives, answers: Sequence[Answer]
+    ) -> tuple[list[float], int]:
+        """Returns how much images ``[b,C,H,W]`` are like those trained on, judged by their answers, and the network calls."""
         told, given = dict(enumerate(answers)), self.k is not None
-        every = report(self.settings, found, told, [0] * len(answers), given, self.denoiser.space)
-        return [each.typicality for each in every]
+        looked = looked_at(self.denoiser, images, told, self.settings, self.composition)
+        every = report(self.settings, found, told, [0] * len(answers), given, self.denoiser.space, looked)
+        return [each.typicality for each in every], sum(each.network_calls for each in every)
 
     def sharpened(self, choice: _Choice) -> Tensor:
         """Moves the common concepts to where the error of all images is least, each image's own rest fixed.

@@ -3,7 +3,8 @@
 A model denoises an unfamiliar image worse at some noise levels or, if it shows little, much better, and the concepts
 found stand out less: both are untypical (Nalisnick et al. 2019, "Detecting out-of-distribution inputs to deep generative
 models using typicality"; errors over noise levels: Graham et al. 2023, "Denoising diffusion models for
-out-of-distribution detection").
+out-of-distribution detection").  Where many images are known, a :mod:`closer look <igm_cli.core.inference.closer_look>`
+also compares where in the image the error stands.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import replace
 from typing import Annotated
 
 import torch
-from pydantic import Strict
+from pydantic import Field, Strict
 from torch import Tensor
 
 from igm_cli.core.validation import PositiveFloat, Share, validated
@@ -31,6 +32,18 @@ LEAST_MARGIN, MOST_MARGIN = -2, -1
 
 RESERVE = 1.1
 """Distance at which an image is as likely typical as not, over that of the farthest image of the fit."""
+
+BEYOND = 100
+"""Of so many images of the fit, one may be farther."""
+
+LOOKS = (0.1, 0.4, 0.7)
+"""Noise levels of a closer look, as fractions of T."""
+
+REGIONS = 3
+"""Parts along each side of an image that a closer look tells apart."""
+
+MANY = 300
+"""Images of one size to which a closer look is fitted at least."""
 
 STEEPNESS = 30.0
 """How fast typicality falls with the distance, in units of the limit."""
@@ -62,6 +75,9 @@ class Typical:
         mean: Of every feature ``[F]``.
         covariance: Of the features ``[F,F]``.
         limit: Distance (Mahalanobis) at which an image is as likely typical as not.
+        looks: Noise levels of a closer look, as fractions of T ``[L]``, whose ``L * regions**2`` features come first; none
+            without one.
+        regions: Parts along each side of an image that it tells apart.
     """
 
     low: Share
@@ -69,10 +85,12 @@ class Typical:
     mean: Row
     covariance: Annotated[tuple[Row, ...], Strict(False)]
     limit: PositiveFloat
+    looks: Annotated[tuple[Share, ...], Strict(False)] = ()
+    regions: Annotated[int, Field(ge=1, le=64)] = REGIONS
 
     def __post_init__(self) -> None:
         count = len(self.mean)
-        if count <= MARGINS or [len(row) for row in self.covariance] != [count] * count:
+        if self.ranges < 1 or [len(row) for row in self.covariance] != [count] * count:
             raise InputError("the table 'typical' needs a mean and a covariance of as many features")
         if self.low >= self.high:
             raise InputError(
@@ -103,7 +121,14 @@ class Typical:
     @property
     def ranges(self) -> int:
         """Number of ranges of noise levels."""
-        return len(self.mean) - MARGINS
+        return len(self.mean) - MARGINS - len(self.looks) * self.regions**2
+
+    @classmethod
+    def unknown(cls, low: float, high: float, looks: Sequence[float]) -> Typical:
+        """Returns what is usual before it is fitted: anything, seen with these closer looks."""
+        count = len(looks) * REGIONS**2 + LEVELS + MARGINS
+        covariance = tuple(map(tuple, torch.eye(count, dtype=torch.float64).tolist()))
+        return cls(low, high, (0.0,) * count, covariance, limit=1e6, looks=tuple(looks))
 
     def distance(self, seen: Tensor, known: Tensor) -> float:
         """Returns the Mahalanobis distance of the known features, scaled as if all F were as far off on average."""
@@ -138,8 +163,8 @@ def features(
     return every
 
 
-def fitted(seen: Sequence[Tensor], low: float, high: float) -> Typical:
-    """Returns what is usual, from the features ``[F]`` of images like those trained on.
+def fitted(seen: Sequence[Tensor], low: float, high: float, looks: Sequence[float] = ()) -> Typical:
+    """Returns what is usual, from the features ``[F]`` of images like those trained on, those of closer looks first.
 
     Images in which nothing is found have no margins, and tell of the other features alone.  The covariance is shrunk to
     its diagonal (Ledoit & Wolf 2004, with the identity in units of the variances), for there may be few images.
@@ -168,6 +193,8 @@ def fitted(seen: Sequence[Tensor], low: float, high: float) -> Typical:
     shrunk = min(1.0, noise / max(spread, 1e-12))
     correlation = (1 - shrunk) * correlation + shrunk * torch.eye(count)
     covariance = correlation * std[:, None] * std[None]
-    usual = Typical(low, high, tuple(mean.tolist()), tuple(map(tuple, covariance.tolist())), limit=1.0)
-    farthest = max(usual.distance(row[known], known) for row, known in zip(rows, there, strict=True))
-    return replace(usual, limit=RESERVE * farthest)
+    usual = Typical(
+        low, high, tuple(mean.tolist()), tuple(map(tuple, covariance.tolist())), limit=1.0, looks=tuple(looks)
+    )
+    far = sorted(usual.distance(row[known], known) for row, known in zip(rows, there, strict=True))
+    return replace(usual, limit=RESERVE * far[-1 - n // BEYOND])

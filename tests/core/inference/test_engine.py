@@ -15,9 +15,11 @@ from igm_cli.core.concepts import Categorical, Codebook
 from igm_cli.core.inference import engine
 from igm_cli.core.inference.any_set import KEPT
 from igm_cli.core.inference.call_counter import CallCounter
+from igm_cli.core.inference.closer_look import DRAWS
 from igm_cli.core.inference.engine import by_statistics, invert, invert_batch
 from igm_cli.core.inference.reference import configurations
-from igm_cli.core.inference.typicality import fitted
+from igm_cli.core.inference.typicality import LOOKS, REGIONS, Typical, fitted
+from igm_cli.core.noise_schedule import draw
 from igm_cli.core.types import InversionSettings
 from igm_cli.errors import UsageError
 
@@ -74,6 +76,33 @@ def test_an_untypical_image_leaves_every_value_at_chance():
     assert usual.typicality > 0.9 and float(usual.confidence.min()) > 0.9
     assert noise.typicality < 0.01 and float(noise.confidence.max()) < 0.51
     assert math.isnan(invert(oracle, oracle.image(configurations(oracle.space)[7]), QUICK).typicality)
+
+
+def test_a_closer_look_tells_where_in_an_image_the_error_stands():
+    """Two images denoised equally well on average, but not in the same places."""
+    oracle, (truth, *_) = factors(), configurations(factors().space)
+    beside = torch.zeros(3, 24, 24)
+    beside[:, :8, :8] = 0.5  # a region of its own
+    settings = replace(QUICK, typical=Typical.unknown(QUICK.low, QUICK.high, LOOKS))
+    image = oracle.image(truth)
+    plain, first, last = (invert(oracle, image + what, settings) for what in (0.0, beside, beside.flip(1, 2)))
+    assert plain.network_calls == 8 * (1 + 9) + len(LOOKS) * DRAWS * (1 + 3)
+    there = len(LOOKS) * REGIONS**2
+    seen = [
+        found.evidence.features[:there].exp().unflatten(0, (-1, REGIONS, REGIONS))
+        for found in (plain, first, last)
+    ]
+    for usual, one, other in zip(*seen, strict=True):
+        assert one.mean() == pytest.approx(float(other.mean()), rel=0.15)
+        for found, (row, column) in ((one, (0, 0)), (other, (2, 2))):
+            more = found / usual
+            assert more[row, column] == more.max() > 1.5 and (more > 1.05).sum() == 1
+    # The error of the composed prediction itself.
+    t = torch.full((DRAWS,), round(LOOKS[1] * (oracle.schedule.steps - 1)))
+    noise = draw(oracle.schedule, (3, 24, 24), DRAWS, low=0, high=1, seed=settings.seed).noise
+    features = oracle.features(oracle.schedule.add_noise(image.expand_as(noise), noise, t), t)
+    prediction = oracle.base(features) + oracle.contributions(features, plain.concepts).sum(1)
+    assert seen[0][1].mean() == pytest.approx(float((noise - prediction).square().mean()), rel=5e-3)
 
 
 # Labels
@@ -284,7 +313,10 @@ def test_other_numbers_of_factors_are_refused():
 
 
 def batch(kind):
-    """An oracle, images that are decided after different numbers of draws, settings and a composition."""
+    """An oracle, images that are decided after different numbers of draws, settings and a composition.
+
+    Their typicality takes a closer look.
+    """
     generator = torch.Generator().manual_seed(5)
     if kind == "positions":
         oracle, spots = positions(), torch.tensor([[0.2, 0.3], [0.7, 0.25], [0.5, 0.8], [0.3, 0.6]])
@@ -310,7 +342,8 @@ def batch(kind):
     images += (
         noise * torch.arange(len(images)).view(-1, 1, 1, 1) / 4 * torch.randn(images.shape, generator=generator)
     )
-    return oracle, images, settings, "mean" if kind == "labels" else "sum"
+    usual = replace(Typical.unknown(settings.low, settings.high, (0.2, 0.6)), limit=14.0)
+    return oracle, images, replace(settings, typical=usual), "mean" if kind == "labels" else "sum"
 
 
 def answer(found):
@@ -366,6 +399,7 @@ def test_images_whose_tensors_pass_together_have_the_answers_of_each(kind, given
         for name in ("marginals", "values"):
             if getattr(other, name) is not None:
                 torch.testing.assert_close(getattr(one, name), getattr(other, name), atol=1e-3, rtol=0)
+        assert one.typicality == pytest.approx(other.typicality, abs=1e-3)
     if not given_k:
         assert len({found.draws for found in together}) > 1  # some go on after others are decided
         assert len({found.k for found in together}) > 1 or kind == "factors"
@@ -374,7 +408,7 @@ def test_images_whose_tensors_pass_together_have_the_answers_of_each(kind, given
 def test_labels_given_up_for_one_image_are_still_asked_for_another():
     oracle, images, settings, _ = batch("labels")
     counter = CallCounter(oracle)
-    hard = replace(settings, settled=1e9)
+    hard = replace(settings, settled=1e9, typical=None)
     found = by_statistics(counter, images, hard, 2, "mean")
     each = [each.network_calls for each in found]
     assert all(calls < 8 * 32 for calls in each) and sum(each) >= counter.used.contributions - 8 * 32 * len(

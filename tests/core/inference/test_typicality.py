@@ -50,6 +50,18 @@ def test_the_farthest_image_that_was_fitted_is_still_typical():
     assert replace(usual, limit=farthest).at(seen[values.index(min(values))]) == pytest.approx(0.5)
 
 
+def test_of_a_hundred_images_that_were_fitted_one_may_be_farther():
+    """So that a single odd one does not decide what is typical."""
+    seen = rows(300)
+    odd = torch.tensor([[40.0, -40.0, 3.0], [-60.0, 9.0, 30.0]], dtype=torch.float64)
+    usual, with_odd = fitted(list(seen), 0.0, 1.0), fitted([*seen, *odd], 0.0, 1.0)
+    every = torch.ones(3, dtype=torch.bool)
+    assert with_odd.limit < min(with_odd.distance(row, every) for row in odd)
+    assert sum(usual.distance(row, every) * RESERVE > usual.limit for row in seen) == 3
+    few = fitted([*seen[:98], odd[0]], 0.0, 1.0)
+    assert few.limit == pytest.approx(RESERVE * few.distance(odd[0], every))
+
+
 def test_what_is_not_known_is_left_out():
     usual = fitted(list(rows(200)), 0.0, 1.0)
     assert usual.at(torch.tensor([-3.0, math.nan, math.nan])) > 0.99
