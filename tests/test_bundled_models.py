@@ -119,6 +119,14 @@ def test_they_say_what_they_were_trained_on(name: str) -> None:
     assert registry.dataset(igm.load(name).dataset).splits
 
 
+def test_the_model_that_draws_faces_knows_what_is_none() -> None:
+    """By where the errors stand: on average, it denoises a scene of CLEVR as well as a face."""
+    pictures = [EXAMPLES / "faces" / "long-0.png", EXAMPLES / "images" / "CLEVR_val_000007.png"]
+    face, scene = igm.load("celeba-faces", device="cpu").invert(pictures, draws=4, max_draws=4)
+    assert face.typicality > 0.9 and min(face.confidence) > 0.8
+    assert scene.typicality < 0.5 and max(scene.confidence) < 0.75
+
+
 def test_another_penalty_makes_no_image_unlike_those_trained_on(bundled_models: str) -> None:
     sure, penalty = (0.8, 40.0) if bundled_models == "quick" else (0.9, 100.0)
     model = igm.load("clevr-pos")

@@ -25,6 +25,7 @@ from test_cli import one_sentence, schema
 from igm_cli import load, output
 from igm_cli.commands.evaluate import figures_of, show
 from igm_cli.commands.model_card import card
+from igm_cli.core.inference import typicality
 from igm_cli.evaluation import Evaluation, Judged, found_right
 from igm_cli.plugins.labels.parser import Labels
 from igm_cli.plugins.object_concepts import ObjectConcepts
@@ -95,6 +96,26 @@ def test_a_model_is_calibrated_on_what_it_is_evaluated_on(
     for row in rows:
         assert int(row["mistakes"]) == 1 - int(row["right"]) + int(row["found"]) - int(row["right"])
     assert [row["mistakes"] for row in rows] == sorted((row["mistakes"] for row in rows), reverse=True)
+
+
+@pytest.mark.slow
+def test_a_model_that_is_calibrated_on_many_images_takes_a_closer_look(
+    tiny_model: Path, tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(typicality, "LOOKS", (0.5,))
+    monkeypatch.setattr(typicality, "MANY", 32)
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    (tmp_path / "discs").mkdir()
+    data = ("--dataset", "objects", "--data-root", discs(tmp_path / "discs", 40), "--split", "train")
+    own = ("draws=5", "max_draws=5", "grid=[4,4]", "scan_draws=1", "keep=4", "refine_steps=1", "k_min=1")
+    more = ("--penalty", 7, *(word for each in own for word in ("--set", f"inference.{each}")))
+    for limit, looks in ((31, []), (32, [0.5])):
+        call = ("evaluate", *CPU, "--model", model, *data, "--set", "shares=90/10/0", "--limit", limit)
+        done = here(*call, "--calibrate", *more)
+        assert done.code == 0, done.err
+        known = json.loads((model / "igm.json").read_text())["inference"]["typical"]
+        assert known["looks"] == looks and len(known["mean"]) == 6 + len(looks) * known["regions"] ** 2
 
 
 def test_a_log_says_how_far_an_evaluation_is(
