@@ -215,6 +215,16 @@ def test_checkpoint_of_another_space(here: Here, tiny_model: Path, pictures: Pat
     assert "concept space" in one_sentence(done.err)
 
 
+def test_a_model_of_a_plugin_that_is_not_here(here: Here, tiny_model: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(tiny_model, tmp_path / "mine")
+    told = (model / "igm.json").read_text()
+    (model / "igm.json").write_text(told.replace('"concepts": "pos"', '"concepts": "gauges"'))
+    done = here("invert", "a.png", "--model", model)
+    assert done.code == 5
+    says = "igm: the model 'mine' needs the concept parser 'gauges', of a plugin that is not installed; install"
+    assert one_sentence(done.err).startswith(says)
+
+
 def test_invert_json(igm: Igm, tiny_model: Path, pictures: Path) -> None:
     call = ("invert", pictures, "--model", tiny_model, "--concepts", "pos", "--json", *QUICK)
     done = igm(*call)

@@ -293,11 +293,15 @@ def test_confidence_of_few_images_is_not_called_calibrated(tmp_path: Path, count
         assert re.search(r"\| windows +\| +64 +\|\n\| images +\| +5 +\|", text)
 
 
-def test_one_image_is_one_image(tiny_model: Path, annotated: Path, here: Here) -> None:
-    data = ("--dataset", "objects", "--data-root", annotated, "--split", "train", "--limit", 1)
+def test_one_image_is_one_image_and_one_split_that_of_training(
+    tiny_model: Path, annotated: Path, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("igm_cli.plugins.objects.adapter.Objects.splits", ("train",))
+    data = ("--dataset", "objects", "--data-root", annotated, "--limit", 1)
     done = here("evaluate", *CPU, "--model", tiny_model, *data)
     assert done.code == 0
     assert " on 1 image of objects, train" in done.out and "objects of one image give none" in done.out
+    assert "igm: objects has no split but train, which is for training; " in done.err
 
 
 def test_another_dataset_that_reads_the_folder_is_named(annotated: Path, tmp_path: Path, here: Here) -> None:

@@ -122,6 +122,14 @@ def test_trackers_get_figures_pictures_and_options(tmp_path):
     assert f"train.learning_rate: {CONFIG.learning_rate}" in options.read_text()
 
 
+def test_a_dataset_without_a_default_preset_names_its_others(here, tmp_path, monkeypatch):
+    presets = {"small": tmp_path / "small.toml", "large": tmp_path / "large.toml"}
+    monkeypatch.setattr("igm_cli.plugins.clevr.adapter.Clevr.presets", presets)
+    said = here("train", "clevr", "--set", "none.such=1").err.splitlines()
+    assert said[0] == "clevr has no preset called default, so settings are general; --preset has large, small"
+    assert "knows no table 'none'" in said[1]
+
+
 def test_a_dry_run_says_every_setting_and_who_says_it(here, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "p.toml").write_text(
