@@ -89,7 +89,9 @@ class Objects(Adapter):
         if not rows:
             raise InputError(f"{root} has no usable {split} image{_why(split, splits, sentences)}")
         counts = {"all": findings.counts(), f"the split {split}": of_split.counts()}
-        sentences += [f"amiss in {where} of {root.name}: {each}" for where, each in counts.items() if each]
+        sentences += [
+            f"amiss in {where} of {root.absolute().name}: {each}" for where, each in counts.items() if each
+        ]
         for sentence in filter(None, (folder.left_out, *sentences)):
             request.note(sentence)
         return image_dataset({column: [row[column] for row in rows] for column in rows[0]})
