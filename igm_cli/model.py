@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from igm_cli.bundled import is_pipeline, name_of, named, resolve_model
 from igm_cli.core.validation import texts, whole_number
-from igm_cli.errors import InputError, UsageError
+from igm_cli.errors import InputError, PluginError, UsageError
 from igm_cli.open_model import OpenModel, process_device
 from igm_cli.pixels import warn
 from igm_cli.plugins import registry
@@ -233,6 +233,12 @@ def _parser_of(spec: ModelSpec, folder: Path, asked: ConceptParser | None) -> Co
         raise InputError(
             f"the model {name_of(folder)!r} was trained on {spec.concepts!r}, not on {asked.name!r}; "
             f"use --concepts {spec.concepts} or another --model"
+        )
+    installed = [listing.name for listing in registry.listings("concepts")]
+    if not asked and ":" not in spec.concepts and spec.concepts not in installed:
+        raise PluginError(
+            f"the model {name_of(folder)!r} needs the concept parser {spec.concepts!r}, of a plugin that is not installed; "
+            "install that plugin"
         )
     parser = asked or registry.concept_parser(spec.concepts)
     parser = registry.configured(parser, spec.concept_options)

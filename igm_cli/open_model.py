@@ -79,6 +79,15 @@ class OpenModel:
         named = some([f"{label!r}{meant.get(label, '')}" for label in self.unknown], NAMED)
         return f"{self.name} was not trained on {named}; {so}"
 
+    def not_calibrated(self) -> str:
+        """Returns a sentence about confidence that was fitted to no images; empty if it was fitted to some."""
+        if self.inference.get("temperature") or self.inference.get("typical"):
+            return ""
+        return (
+            f"{self.name} was not calibrated: confidence is rough, and images unlike those it was trained on are not noticed; "
+            "igm evaluate --calibrate mends that"
+        )
+
     def about_drawing(self) -> list[str]:
         """Returns what users should know about the model before it draws, one sentence each."""
         said = [] if self.draws else [f"{self.name} was not trained to draw; its pictures are rough"]

@@ -215,6 +215,16 @@ def test_checkpoint_of_another_space(here: Here, tiny_model: Path, pictures: Pat
     assert "concept space" in one_sentence(done.err)
 
 
+def test_a_model_of_a_plugin_that_is_not_here(here: Here, tiny_model: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(tiny_model, tmp_path / "mine")
+    told = (model / "igm.json").read_text()
+    (model / "igm.json").write_text(told.replace('"concepts": "pos"', '"concepts": "gauges"'))
+    done = here("invert", "a.png", "--model", model)
+    assert done.code == 5
+    says = "igm: the model 'mine' needs the concept parser 'gauges', of a plugin that is not installed; install"
+    assert one_sentence(done.err).startswith(says)
+
+
 def test_invert_json(igm: Igm, tiny_model: Path, pictures: Path) -> None:
     call = ("invert", pictures, "--model", tiny_model, "--concepts", "pos", "--json", *QUICK)
     done = igm(*call)
@@ -226,7 +236,11 @@ def test_invert_json(igm: Igm, tiny_model: Path, pictures: Path) -> None:
         assert line["k"] == len(line["items"])
         assert line["k_source"] == "estimated"
     assert [line["size"] for line in found] == [[32, 32], [64, 40], [30, 50]]
-    assert all("raise --k-max" in said for said in done.stderr.splitlines())
+    *others, doubt = done.stderr.splitlines()
+    assert doubt.startswith(
+        "igm: tiny-pos was not calibrated: confidence is rough, and images unlike those it was"
+    )
+    assert all("raise --k-max" in said for said in others)
     assert untimed(igm(*call).stdout) == untimed(done.stdout)
 
 
@@ -298,6 +312,7 @@ def test_invert_sgd(igm: Igm, tiny_model: Path, pictures: Path) -> None:
     assert done.returncode == 0, done.stderr
     (line,) = lines(done.stdout)
     jsonschema.validate(line, schema("igm.invert-1"), jsonschema.Draft202012Validator)
+    assert "calibrated" not in done.stderr  # it gives no confidence
 
 
 def test_sgd_options_need_sgd(here: Here, tiny_model: Path, pictures: Path) -> None:

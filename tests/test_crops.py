@@ -93,6 +93,8 @@ def test_crops_keep_off_regions_to_ignore_and_scale_images() -> None:
     for i in range(40):
         left, _, _, _ = cut.crop(i).box
         assert left >= 50  # of 100 pixels that the image has at this scale
+    with pytest.raises(InputError, match="pixels beside the regions to ignore holds"):
+        samples([dotted([(50, 40)], ignored=[[0.0, 0.0, 200.0, 160.0]])]).crop(0)
 
 
 def test_brightness_changes_values_by_no_more_than_asked() -> None:

@@ -45,6 +45,10 @@ def test_there_is_nothing_to_doubt_of_what_is_right() -> None:
         (RIGHT[:0], "none of the first 1 images has a concept"),
         (RIGHT * torch.tensor([96, 64, 1, 1, 1, 1]), "2 of the first 2 concepts lie far outside"),
         (RIGHT * torch.tensor([1, 1, 1, 1, 0, 0]), "2 of the first 2 concepts have no value of size"),
+        (
+            RIGHT.index_fill(1, torch.tensor([4, 5]), 1.0),
+            "2 of the first 2 concepts have several values of size, which add up",
+        ),
     ],
 )
 def test_concepts_that_are_none(concepts: Tensor, says: str) -> None:

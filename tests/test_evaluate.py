@@ -89,7 +89,7 @@ def test_a_model_is_calibrated_on_what_it_is_evaluated_on(
     assert known["inference"]["draws"] == 5 and known["inference"]["penalty"] == 7.0
     done = here("invert", *CPU, annotated / "0.png", "--model", model, "--seed", 7, "--json")
     assert done.code == 0
-    assert json.loads(done.out)["typicality"] > 0.5
+    assert json.loads(done.out)["typicality"] > 0.5 and "calibrated" not in done.err
     assert Image.open(tmp_path / "worst.png").width > 200
     rows = list(csv.DictReader((tmp_path / "e.csv").open()))
     assert len(rows) == 16 and {row["annotated"] for row in rows} == {"1"}
@@ -178,7 +178,7 @@ def test_a_training_ends_with_the_calibration_of_its_model(
     (tmp_path / "mine").mkdir()
     discs(tmp_path / "mine", 40)
     (tmp_path / "tiny.toml").write_text(TINY)
-    settings = ("batch_size=2", "picture_every=0", "calibration=16", "data.shares=50/50/0")
+    settings = ("batch_size=2", "picture_every=2", "calibration=16", "data.shares=50/50/0")
     how = ("--steps", 2, *(word for each in settings for word in ("--set", each)))
     call = ("train", "objects", "--data-root", "mine", "--preset", "tiny.toml", "-o", "clevr-pos", *how)
     done = here(*call, *CPU)
@@ -191,6 +191,7 @@ def test_a_training_ends_with_the_calibration_of_its_model(
     assert known["info"]["calibrated"] == {"windows": 16, "dataset": "objects", "split": "val"}
     assert f"calibrated on 16 windows of {images} images of objects, val: penalty" in said[-4]
     assert known["info"]["outcome"] == said[-3] and "200 steps of warm-up" in known["info"]["not_learned"]
+    assert "in 8 crops of validation images are found when their number is given" in known["info"]["outcome"]
     assert known["inference"]["typical"]["limit"] > 0
     del known["info"]["calibrated"]  # as an interruption leaves it
     (tmp_path / "clevr-pos" / "igm.json").write_text(json.dumps(known))
@@ -313,11 +314,15 @@ def test_confidence_of_few_images_is_not_called_calibrated(tmp_path: Path, count
         assert re.search(r"\| windows +\| +64 +\|\n\| images +\| +5 +\|", text)
 
 
-def test_one_image_is_one_image(tiny_model: Path, annotated: Path, here: Here) -> None:
-    data = ("--dataset", "objects", "--data-root", annotated, "--split", "train", "--limit", 1)
+def test_one_image_is_one_image_and_one_split_that_of_training(
+    tiny_model: Path, annotated: Path, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("igm_cli.plugins.objects.adapter.Objects.splits", ("train",))
+    data = ("--dataset", "objects", "--data-root", annotated, "--limit", 1)
     done = here("evaluate", *CPU, "--model", tiny_model, *data)
     assert done.code == 0
     assert " on 1 image of objects, train" in done.out and "objects of one image give none" in done.out
+    assert "igm: objects has no split but train, which is for training; " in done.err
 
 
 def test_another_dataset_that_reads_the_folder_is_named(annotated: Path, tmp_path: Path, here: Here) -> None:

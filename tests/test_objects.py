@@ -231,11 +231,14 @@ def test_centres_of_other_shapes(root: Path) -> None:
         {"label": "t", "points": [[0, 0], [30, 0], [0, 30]]},
         {"label": "l", "shape_type": "line", "points": [[0, 0], [30, 0]]},
     ]
+    write(root / "images/b.json", {"shapes": [shapes[0], {"label": "q", "points": [[0, 0], [30, 0]]}]})
     write(root / "images/a.json", {"shapes": shapes, "imageWidth": WIDTH, "imageHeight": HEIGHT})
     found, notes = read(root, **OPEN)
     places = [(o["label"], *o["pixel_coords"], o["box"]) for o in found["images/a.png"]]
     assert places == [("p", 5, 6, None), ("c", 30, 20, [10, 10]), ("t", 10, 10, [30, 30])]
     assert any("a line is none of point, circle, rectangle, polygon" in note for note in notes)
+    says = "images/b.json: a polygon of 2 points has no area, and is left out; it needs three"
+    assert says in notes and len(found["images/b.png"]) == 1
 
 
 def test_keypoints_masks_and_crowds(root: Path) -> None:
@@ -249,10 +252,71 @@ def test_keypoints_masks_and_crowds(root: Path) -> None:
     ]
     data["annotations"][1]["attributes"] = {"round": True}
     write(root / "x.json", data)
-    (objects,) = read(root, **OPEN)[0].values()
+    found, notes = read(root, **OPEN)
+    (objects,) = found.values()
+    assert ADAPTER.load("train", data_root=root, **OPEN)[0]["ignored"] == [[0, 0, 60, 30]]
+    assert ADAPTER.load("train", data_root=root, labels="white", **OPEN)[0]["ignored"] == []
+    says = "x.json: a crowd in a.png (iscrowd: 1) is a region to ignore, which no crop overlaps"
+    assert says in notes and notes[-1].endswith(
+        "2 images without annotation, 1 crowd taken as a region to ignore"
+    )
     assert [o["pixel_coords"] for o in objects] == [[15, 20], [12, 12], [10, 10], [3, 3]]
     assert [o["label"] for o in objects] == ["red", "red", "white", ""]
     assert [o["attributes"]["round"] for o in objects] == ["", "True", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("writer", "file", "old", "new", "says"),
+    [
+        (coco, "notes.json", "[10, 10, 20, 10]", "[10, 10, 20]", "a bbox has 4 numbers, not 3"),
+        (coco, "notes.json", "[10, 10, 20, 10]", "[]", "it has neither a bbox nor a segmentation"),
+        (coco, "notes.json", '"bbox": [10, 10, 20, 10]', '"keypoints": [1, 2]', "2 numbers cannot be keypoints, which have 3 each"),
+        (labelme, "images/a.json", "[[30, 10], [10, 20]]", "[]", "a rectangle has 0 points and needs 2"),
+        (labelme, "images/a.json", "[[30, 10], [10, 20]]", "[[1]]", "1 coordinate cannot be pairs of x and y"),
+        (voc, "Annotations/a.xml", "bndbox", "box", "the object 'red' has no xmin in a bndbox"),
+        (voc, "Annotations/a.xml", "</object>", "", "damaged XML in line 1: mismatched tag"),
+        (voc, "Annotations/a.xml", "", "", "it is empty"),
+    ],
+)  # fmt: skip
+def test_what_a_broken_annotation_lacks_is_said(
+    root: Path, writer: Callable[[Path], None], file: str, old: str, new: str, says: str
+) -> None:
+    writer(root)
+    write(root / file, (root / file).read_text().replace(old, new) if old else "")
+    found, notes = read(root, **OPEN)
+    assert list(found) == ["images/b.png", "images/c.d.png"]
+    assert notes[0].startswith(f"{file}: ") and notes[0].endswith(f"({says})")
+
+
+@pytest.mark.parametrize(
+    ("key", "says"), [("categories", "categories 'red' and 'white'"), ("images", "images 'a.png' and 'b.png'")]
+)
+def test_names_of_one_id_are_refused(root: Path, key: str, says: str) -> None:
+    data = coco_of(BOXES)
+    for row in data[key]:
+        row["id"] = 0
+    write(root / "x.json", data)
+    with pytest.raises(InputError, match=rf"x.json: .*\(the {says} have the same id 0\)"):
+        read(root, **OPEN)
+
+
+@pytest.mark.parametrize("form", ["coco", "table"])
+def test_names_of_other_images_stand_in_for_none_that_is_named_itself(tmp_path: Path, form: str) -> None:
+    image(tmp_path / "a.png")
+    image(tmp_path / "b.png")
+    places = {"a.png": 10, "a.jpg": 20, "sub/a.png": 30, "x/b.jpg": 40}
+    if form == "table":
+        write(tmp_path / "t.csv", "file,x,y\n" + "".join(f"{name},{x},5\n" for name, x in places.items()))
+    else:
+        data = coco_of({name: [(x - 2, 3, x + 2, 7, "red")] for name, x in places.items()})
+        for row, name in zip(data["images"], places, strict=True):
+            row["file_name"] = name
+        write(tmp_path / "t.json", data)
+    found, notes = read(tmp_path, **OPEN)
+    assert {name: [o["pixel_coords"][0] for o in objects] for name, objects in found.items()} == {
+        "a.png": [10], "b.png": [40],
+    }  # fmt: skip
+    assert re.match(r"t.\w+: there is no image a.jpg; .* \(and 1 more like it\)", notes[0]) and len(notes) == 2
 
 
 def test_keypoints_of_yolo() -> None:
@@ -324,6 +388,11 @@ def test_a_line_that_cannot_be_read_takes_no_other_with_it(root: Path, name: str
         in notes[0]
     )
     assert "3 lines left out of a table" in notes[-1]
+
+
+def test_a_table_in_utf_16_is_known_for_one(root: Path) -> None:
+    write(root / "cells.csv", "file;x;y\na.png;3;4\n".encode("utf-16"))
+    assert list(read(root, **OPEN)[0]) == ["images/a.png"]
 
 
 def test_splits_by_lists(root: Path) -> None:
@@ -406,7 +475,7 @@ def test_what_is_amiss_is_told(root: Path) -> None:
     data["annotations"] += [
         {"image_id": 0, "category_id": 99, "bbox": [1, 1, 2, 2]},
         {"image_id": 77, "bbox": [1, 1, 2, 2]},
-        {"image_id": 3, "bbox": [1, "x", 2, 2]},
+        {"image_id": 3, "id": 5, "bbox": [1, "x", 2, 2]},
     ]
     write(root / "x.json", data)
     write(root / "y.json", "")
@@ -415,9 +484,10 @@ def test_what_is_amiss_is_told(root: Path) -> None:
     assert [len(objects) for objects in found.values()] == [2, 0]
     assert found["images/a.png"][1]["label"] == "99"
     expected = [
-        "x.json: an annotation of c.d.png cannot be read, which is left out ('x' is not a number)",
-        "y.json: cannot be read, its images are left out",
-        "x.json: it has annotations of image 77, which it does not list (and 1 more like it)",
+        "x.json: annotation 5 of c.d.png cannot be read, which is left out ('x' is not a number)",
+        "y.json: cannot be read, its images are left out; correct or remove it (it is empty)",
+        "x.json: it has annotations of image 77, which it does not list",
+        "x.json: there is no image gone.png; add it or remove its annotation",
         "images/d.png: it has no annotation, and is left out",
         "x.json: category 99 has no name, and its number is the label",
         "images/b.png: its annotation names no object",
@@ -429,8 +499,8 @@ def test_what_is_amiss_is_told(root: Path) -> None:
     for note, wanted in zip(notes, expected, strict=False):
         assert note.startswith(wanted) and "\n" not in note
     amiss = (
-        f"amiss in all of {root.name}: 2 annotations that cannot be read, 2 annotations of images that are not there, "
-        "1 image without annotation, 1 object of classes without a name"
+        f"amiss in all of {root.name}: 2 annotations that cannot be read, 1 annotation of images that its file does "
+        "not list, 1 annotation of images that are not there, 1 image without annotation, 1 object of classes without a name"
     )
     assert notes[-2:] == [
         amiss,

@@ -70,6 +70,12 @@ def test_a_broken_plugin_names_its_package(site: Path) -> None:
     install(site, "falls-over", "igm_cli.concepts", {"fall": "falls_over:P"})
     with pytest.raises(PluginError, match=r"falls-over.*SystemExit: 3.*uninstall falls-over"):
         registry.load("concepts", "fall")
+    for number, target in enumerate(("falls_over", "", ":P")):
+        install(site, f"unsaid-{number}", "igm_cli.concepts", {f"unsaid{number}": target})
+        with pytest.raises(
+            PluginError, match=rf"unsaid-{number} is said to be at '{target}'; write package.module:attr"
+        ):
+            registry.load("concepts", f"unsaid{number}")
     (fall,) = [state for state in plugin_states() if state["name"] == "fall"]
     assert not fall["ok"] and "falls-over" in fall["problem"]
     assert registry.concept_parser("pos")
@@ -110,6 +116,7 @@ def test_targets_by_module(attribute: str) -> None:
         ("benchmarks", "no_such_module:Suite", "ModuleNotFoundError"),
         ("benchmarks", "bench_module:Nothing", "AttributeError"),
         ("datasets", "bench_module:Suite", "it has no"),
+        ("benchmarks", "bench_module:", "'bench_module:'; write package.module:attribute"),
     ],
 )
 def test_what_cannot_be_loaded_is_explained(kind: registry.Kind, target: str, says: str) -> None:

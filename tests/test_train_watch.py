@@ -29,7 +29,8 @@ def curve(*losses: float, **validated: float) -> list[dict[str, float]]:
         (curve(0.5, 0.4, 0.3, 0.3, 0.3, right=0.3), "30 %", "--steps 100"),
         (
             curve(0.5, 0.4, 0.3, 0.3, 0.3, right=0.2, place_right=0.9, k_exact=0.9),
-            "90 % of the concepts of the validation images are found, 20 % with every value right, and the number",
+            "90 % of the concepts in the first validation images, 8 at most, are found when their number is given, 20 % with every "
+            "value right, and the number is right for 90 % when it is not given",
             "places are learned sooner than values",
         ),
         (curve(0.5, 0.4, 0.3, 0.2, 0.1), "from 0.5000 to 0.1000", "still falling"),
@@ -44,6 +45,13 @@ def test_how_it_went(metrics, said, advice):
     went = how_it_went(metrics, 50)
     assert said in went.said and advice in went.advice
     assert went.not_learned == ("it did not learn" if "did not learn" in advice else None)
+
+
+def test_crops_are_not_taken_for_images():
+    assert (
+        "50 % of the concepts in 8 crops of validation images are found"
+        in how_it_went(curve(0.4, right=0.5), 60, cut=True).said
+    )
 
 
 def test_a_training_that_ended_in_its_warm_up_is_to_be_longer():
@@ -112,6 +120,14 @@ def test_trackers_get_figures_pictures_and_options(tmp_path):
     assert events["images"] == ["validation/drawn"]
     (options,) = (tmp_path / "tensorboard").rglob("hparams.yml")
     assert f"train.learning_rate: {CONFIG.learning_rate}" in options.read_text()
+
+
+def test_a_dataset_without_a_default_preset_names_its_others(here, tmp_path, monkeypatch):
+    presets = {"small": tmp_path / "small.toml", "large": tmp_path / "large.toml"}
+    monkeypatch.setattr("igm_cli.plugins.clevr.adapter.Clevr.presets", presets)
+    said = here("train", "clevr", "--set", "none.such=1").err.splitlines()
+    assert said[0] == "clevr has no preset called default, so settings are general; --preset has large, small"
+    assert "knows no table 'none'" in said[1]
 
 
 def test_a_dry_run_says_every_setting_and_who_says_it(here, tmp_path, monkeypatch):

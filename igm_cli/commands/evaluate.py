@@ -127,6 +127,10 @@ def evaluate(
     if worst:
         mistaken = [each for each in ranked[:WORST] if each.mistakes] or ranked[:1]
         save_picture(draw(worst_images(evaluation, mistaken)), worst)
+    if split is None and len(adapter.splits) < 2:
+        sink.warn(
+            f"{name} has no split but {chosen}, which is for training; figures on images not trained on may be worse"
+        )
     show(judged, evaluation, {"dataset": name, "split": chosen}, numbers(fitted), sink)
     for path in filter(None, (worst, csv)):
         sink.say(f"wrote {path}")

@@ -78,6 +78,8 @@ def invert(
     if labels:
         session.require_labels()
     files: dict[str, Any] = {"pictures": overlay, "labels": labels}
+    if session.settings.method == "evidence":  # other methods give no confidence
+        files["doubt"] = opened.not_calibrated()
     if csv or coco:
         from igm_cli.commands.exports import image_exports
 

@@ -52,6 +52,7 @@ class Runner:
     exports: Sequence[Export] = ()  # files of everything found
     sources: Sequence[Path] = ()  # further files that are read and so must not be overwritten
     announce: Callable[[int], None] = lambda files: None  # called with the number of inputs left to do
+    doubt: str = ""  # a warning about all results, given once
     _store: ResultFile | None = None
     _failed: set[str] = field(default_factory=set)
     _made: int = 0
@@ -77,6 +78,8 @@ class Runner:
         if process_rank()[0] == 0:
             for export in self.exports:
                 export.write()
+        if self.doubt and self._shown:
+            self.sink.warn(self.doubt)
         if (more := self._warned - DETAILED) > 0:
             which = "--json says of which, by typicality and k_at_maximum"
             self.sink.note(f"igm: {more} more of {self._shown} images have such a warning; {which}")
@@ -120,6 +123,8 @@ class Runner:
         for export in self.exports:
             export.write()
         self.sink.result(record)
+        if self.doubt:
+            self.sink.warn(self.doubt)
         for image in record["images"]:
             name, what = Path(image["image"]).name, "what it has in common with others"
             if is_untypical(image.get("typicality")):

@@ -105,6 +105,11 @@ def train(
     if builtin and data_root is None:
         raise UsageError("--builtin is about images beside those of --data-root; add that or leave it out")
     tables = read_preset(adapter, preset)
+    known = sorted(getattr(adapter, "presets", {}))
+    if preset == "default" and known and preset not in known:
+        sink.note(
+            f"{adapter.name} has no preset called default, so settings are general; --preset has {', '.join(known)}"
+        )
     named = tables.pop("parser", None)
     its_own = str(adapter.concepts if named is None else named)
     parser = registry.concept_parser(concepts or its_own, typed=concepts is not None or named is None)

@@ -128,7 +128,8 @@ class Training:
         if not main:
             return
         with _saved_whole(output):
-            went = how_it_went(self.record.metrics(), steps, self.config.warmup)
+            cut = self.preset.cut() is not None
+            went = how_it_went(self.record.metrics(), steps, self.config.warmup, cut=cut)
             add_to_description(output, {"outcome": went.said, "not_learned": went.not_learned})
             self._calibrate()
             self.sink.note(went.said)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from igm_cli.benchmarks.suite import Curve, Plot
 from igm_cli.commands.drawings import save_picture, sheet
 from igm_cli.commands.figures import draw
+from igm_cli.commands.train_validation import COUNT
 from igm_cli.errors import missing, percentage
 from igm_cli.output import Output, ProgressReport
 
@@ -45,8 +46,13 @@ class Outcome(NamedTuple):
     not_learned: str | None = None  # a clause that says so, if little or nothing was learned
 
 
-def how_it_went(metrics: Sequence[Mapping[str, float]], steps: int, warmup: int = 0) -> Outcome:
-    """Returns how loss and validation developed, by the lines of metrics.jsonl, and advice about it."""
+def how_it_went(
+    metrics: Sequence[Mapping[str, float]], steps: int, warmup: int = 0, *, cut: bool = False
+) -> Outcome:
+    """Returns how loss and validation developed, by the lines of metrics.jsonl, and advice about it.
+
+    ``cut`` says that crops were validated, not whole images.
+    """
     losses = [line["loss"] for line in metrics if "loss" in line]
     names = ("right", "place_right", "k_exact")
     found, placed, counted = (_last(metrics, f"validation/{name}") for name in names)
@@ -63,11 +69,15 @@ def how_it_went(metrics: Sequence[Mapping[str, float]], steps: int, warmup: int 
     said = f"the loss is {now}" if len(losses) == 1 else said
     if found is not None:
         share = found if placed is None else placed
-        said += f"; {percentage(share, 0)} of the concepts of the validation images are found"
+        where = (
+            f"{COUNT} crops of validation images" if cut else f"the first validation images, {COUNT} at most,"
+        )
+        said += f"; {percentage(share, 0)} of the concepts in {where} are found"
+        said += " when their number is given" if counted is not None else ""
         if placed is not None:
             said += f", {percentage(found, 0)} with every value right"
     if counted is not None:
-        said += f", and the number is right for {percentage(counted, 0)}"
+        said += f", and the number is right for {percentage(counted, 0)} when it is not given"
     if steps <= warmup and last >= first:
         why = f"it ended within its {warmup} steps of warm-up, in which little is learned"
         return Outcome(said, f"{why}; train for more --steps", why)

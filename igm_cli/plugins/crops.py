@@ -151,8 +151,9 @@ class CropSamples:
                 gain, shift = (chance.uniform(-self.crops.brightness, self.crops.brightness) for _ in "ab")
                 return Crop(row, box, turn, 1 + gain, 255 * shift)
         width, height = (round(side / self.crops.scale) for side in self.image_size)
+        beside = " beside the regions to ignore" if any(len(image.ignored) for image in self.images) else ""
         raise InputError(
-            f"hardly any crop of {width}×{height} pixels holds {counted(self.crops.most, 'object')} or fewer; "
+            f"hardly any crop of {width}×{height} pixels{beside} holds {counted(self.crops.most, 'object')} or fewer; "
             "lower model.image_size, or raise crops.most"
         )
 

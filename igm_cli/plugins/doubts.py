@@ -40,6 +40,9 @@ def doubts(parser: ConceptParser, concepts: Sequence[Tensor], size: tuple[int, i
     for factor, values in _factors(space).items():
         if without := int((rows[:, values] <= 0).all(1).sum()):
             yield f"{without} of the first {len(rows)} concepts have no value of {factor}"
+        if several := int((rows[:, values].sum(1) > 1 + SAME).sum()):
+            says = f"have several values of {factor}, which add up to more than 1"
+            yield f"{several} of the first {len(rows)} concepts {says}"
     frame = Frame.fit(size, size[0] / size[1])
     before = rows.clone()
     mirrored = parser.mirror(rows)

@@ -146,12 +146,16 @@ def _resolve(kind: Kind, point: EntryPoint, package: str) -> Any:
     label = f"the {_NOUNS[kind]} {point.name!r}"
     owner = f"package {package}" if package else "that module"
     way_out = f"update or uninstall {package}" if package else "correct the module or its name"
-    module, _, attribute = point.value.partition(":")
+    module, _, attribute = (part.strip() for part in point.value.partition("[")[0].partition(":"))
+    if not (module and attribute):
+        raise PluginError(
+            f"{label} of {owner} is said to be at {point.value!r}; write package.module:attribute"
+        )
     foreign = not _built_in(point)
     try:
         with _quiet(foreign):
-            plugin: Any = importlib.import_module(module.strip())
-            for part in attribute.split("[")[0].strip().split("."):
+            plugin: Any = importlib.import_module(module)
+            for part in attribute.split("."):
                 plugin = getattr(plugin, part)
             if isinstance(plugin, type):
                 plugin = plugin()
@@ -250,7 +254,7 @@ def refuse_unknown(options: Iterable[str], known: Sequence[str], whose: str) -> 
 def _told(error: BaseException, module: str) -> str:
     """Returns what an error says, and the last line of a plugin's package that it went through."""
     told = kind_and_message(error)
-    package = module.partition(".")[0].strip()
+    package = module.partition(".")[0]
     own = [
         f
         for f in traceback.extract_tb(error.__traceback__)

@@ -70,9 +70,12 @@ class Objects(Adapter):
                 continue
             (width, height), objects, places = found
             every_place.append(((width, height), places))
-            counted = [each for each in objects if each.label not in regions]
-            described = [_described(each, attributes) for each in counted if not kept or each.label in kept]
+            wanted = [
+                each for each in objects if each.label not in regions and (not kept or each.label in kept)
+            ]
+            described = [_described(each, attributes) for each in wanted if not each.crowd]
             ignored = [_region(each, image) for each in objects if each.label in regions]
+            ignored += [_region(each, image) for each in wanted if each.crowd]
             row = {"file": image, "width": width, "height": height, "objects": described, "ignored": ignored}
             rows.append({"image": str(folder.root / image), **row})
             if progress:
@@ -86,7 +89,9 @@ class Objects(Adapter):
         if not rows:
             raise InputError(f"{root} has no usable {split} image{_why(split, splits, sentences)}")
         counts = {"all": findings.counts(), f"the split {split}": of_split.counts()}
-        sentences += [f"amiss in {where} of {root.name}: {each}" for where, each in counts.items() if each]
+        sentences += [
+            f"amiss in {where} of {root.absolute().name}: {each}" for where, each in counts.items() if each
+        ]
         for sentence in filter(None, (folder.left_out, *sentences)):
             request.note(sentence)
         return image_dataset({column: [row[column] for row in rows] for column in rows[0]})

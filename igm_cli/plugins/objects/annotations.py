@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
+from xml.etree import ElementTree
 
 from igm_cli.errors import InputError, counted, kind_and_message
 
@@ -20,6 +21,7 @@ UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, Synta
 KINDS: Mapping[str, tuple[str, str]] = {
     "unreadable": ("annotation", " that cannot be read"),
     "line": ("line", " left out of a table"),
+    "unlisted": ("annotation", " of images that its file does not list"),
     "missing": ("annotation", " of images that are not there"),
     "bare": ("image", " without annotation"),
     "broken": ("image", " that cannot be opened"),
@@ -32,6 +34,7 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "flat": ("object", " without an area"),
     "outside": ("object", " outside of the image"),
     "identical": ("object", " annotated more than once"),
+    "crowd": ("crowd", " taken as a region to ignore"),
 }
 """Kinds of problems, and the nouns that count them."""
 
@@ -48,6 +51,7 @@ class Object:
     label: str = ""
     box: Point | None = None  # width and height
     attributes: Mapping[str, str] = field(default_factory=dict)
+    crowd: bool = False  # whether it is a region of objects that are not annotated one by one
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,8 @@ class Findings:
 def told(error: BaseException) -> str:
     """Returns a broken file's exception in words, if it has any."""
     if isinstance(error, json.JSONDecodeError):
-        return f"damaged JSON in line {error.lineno}: {error.msg}"
+        return f"damaged JSON in line {error.lineno}: {error.msg}" if error.doc.strip() else "it is empty"
+    if isinstance(error, ElementTree.ParseError):
+        return f"damaged XML in line {error.position[0]}: {str(error).partition(':')[0]}"
     plain = type(error) is ValueError and str(error)
     return str(error) if plain else kind_and_message(error)

@@ -87,7 +87,12 @@ def _scaled(thing: Object, across: float, down: float) -> Object:
 
 def _identity(thing: Object) -> tuple[Any, ...]:
     numbers = (thing.x, thing.y, *(thing.box or ()))
-    return thing.label, *(round(each, _DECIMALS) for each in numbers), *sorted(thing.attributes.items())
+    return (
+        thing.label,
+        thing.crowd,
+        *(round(each, _DECIMALS) for each in numbers),
+        *sorted(thing.attributes.items()),
+    )
 
 
 def image_size(path: Path) -> tuple[int, int]:

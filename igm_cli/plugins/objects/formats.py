@@ -12,7 +12,7 @@ from igm_cli.plugins.adapters import choice
 from igm_cli.plugins.objects import coco, labelme, points, table, voc, yolo
 from igm_cli.plugins.objects.annotations import told
 from igm_cli.plugins.objects.layout import Folder, suffix_of
-from igm_cli.plugins.pictures.tables import text_of
+from igm_cli.plugins.pictures.tables import encoding_of, text_of
 
 FORMATS: Mapping[str, ModuleType] = {
     "coco": coco, "voc": voc, "yolo": yolo, "points": points, "table": table, "labelme": labelme,
@@ -89,4 +89,4 @@ def _ends(path: Path) -> str:
                 begin += file.read()
     except OSError:
         return ""
-    return begin.decode("utf-8-sig", errors="replace")
+    return begin.decode(encoding_of(begin), errors="replace")

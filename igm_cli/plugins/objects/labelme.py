@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from igm_cli.plugins.objects.annotations import Annotation, Findings, Object, boxed, number, outlined
+from igm_cli.errors import counted
+from igm_cli.plugins.objects.annotations import (
+    Annotation,
+    Findings,
+    Object,
+    Point,
+    boxed,
+    number,
+    outlined,
+    pairs,
+)
 from igm_cli.plugins.objects.layout import Folder
 from igm_cli.plugins.pictures.tables import text_of
 
 WHAT = "LabelMe (.json for each image, with shapes)"
 SUFFIXES = (".json",)
 PER_IMAGE = True
-SHAPES = ("point", "circle", "rectangle", "polygon")
+SHAPES = {"point": 1, "circle": 2, "rectangle": 2, "polygon": 3}
+"""Shapes with an area or a place, and the points that each needs."""
 
 
 def claims(ends: str) -> bool:
@@ -31,18 +41,24 @@ def read(folder: Folder, files: Sequence[str], findings: Findings) -> Iterator[A
         objects = []
         for shape in data["shapes"]:
             kind = shape.get("shape_type") or "polygon"
-            if kind in SHAPES:
-                objects.append(_object(kind, shape))
-            else:
+            points = [each for point in shape.get("points") or () for each in pairs(point)]
+            if kind not in SHAPES:
                 findings.add("unknown", file, f"a {kind} is none of {', '.join(SHAPES)}, and is left out")
+            elif kind == "polygon" and 0 < len(points) < SHAPES[kind]:
+                says = (
+                    f"a polygon of {counted(len(points), 'point')} has no area, and is left out; it needs three"
+                )
+                findings.add("unknown", file, says)
+            elif len(points) < SHAPES[kind]:
+                raise ValueError(f"a {kind} has {counted(len(points), 'point')} and needs {SHAPES[kind]}")
+            else:
+                objects.append(_object(kind, points, str(shape.get("label") or "").strip()))
         return Annotation(str(data.get("imagePath") or ""), objects, file, size if all(size) else None)
 
     return folder.one_by_one(files, parse, findings)
 
 
-def _object(kind: str, shape: Mapping[str, Any]) -> Object:
-    points = [(number(x), number(y)) for x, y in shape["points"]]
-    label = str(shape.get("label") or "").strip()
+def _object(kind: str, points: Sequence[Point], label: str) -> Object:
     if kind == "polygon":
         return outlined(points, label)
     (x, y), *others = points

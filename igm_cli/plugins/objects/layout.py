@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -56,28 +56,38 @@ class Folder:
         beside = set(comparable(near).split("/")[:-1])
 
         def likeness(file: str) -> tuple[int, bool, int, int]:
-            own, same = _parts(file)[:-1], 0
-            while same < min(len(own), len(folders)) and own[-1 - same] == folders[-1 - same]:
-                same += 1
+            own = _parts(file)[:-1]
             alike = beside.intersection(own)
             exact = comparable(file.rpartition("/")[2]) == comparable(path.rpartition("/")[2])
-            return same, exact, len(alike), len(alike) - len(own)
+            return _in_common(own, folders), exact, len(alike), len(alike) - len(own)
 
         best = sorted(self._by_stem.get(name, ()), key=likeness, reverse=True)
         if len(best) > 1 and likeness(best[0]) == likeness(best[1]):
             raise InputError(f"{written} may be {best[0]} or {best[1]}; rename one of them, or take it out")
         return best[0] if best else None
 
-    def image(self, written: str, source: str, findings: Findings) -> str | None:
-        """Returns what :meth:`find` does; None is reported as a finding about the annotation's file."""
-        try:
-            image = self.find(written, source)
-        except InputError as error:
-            findings.add("unreadable", source, str(error))
-            return None
-        if image is None:
-            findings.add("missing", source, f"there is no image {written}; add it or remove its annotation")
-        return image
+    def images_of(self, written: Sequence[str], source: str, findings: Findings) -> dict[str, str | None]:
+        """Returns the image that each name in one file means; None is reported as a finding about that file.
+
+        If several names would mean one image, only those are taken that are most like its path: ``sub/a.png`` may stand
+        for ``a.png`` unless the file also names ``a.png`` itself.
+        """
+        found: dict[str, str | None] = {}
+        for name in dict.fromkeys(written):
+            try:
+                found[name] = self.find(name, source)
+            except InputError as error:
+                findings.add("unreadable", source, str(error))
+        strays = {name: _strays(name, image) for name, image in found.items() if image}
+        least: dict[str | None, tuple[int, bool]] = {}
+        for name, stray in strays.items():
+            least[found[name]] = min(stray, least.get(found[name], stray))
+        for name, count in Counter(written).items():
+            if name in found and (name not in strays or strays[name] > least[found[name]]):
+                found[name] = None
+                says = f"there is no image {name}; add it or remove its annotation"
+                findings.add("missing", source, says, count)
+        return {name: found.get(name) for name in written}
 
     def one_by_one(
         self, files: Sequence[str], parse: Callable[[str], Annotation], findings: Findings
@@ -110,6 +120,20 @@ class Folder:
 def suffix_of(file: str) -> str:
     """Returns the suffix of a file in lower case."""
     return PurePosixPath(file).suffix.lower()
+
+
+def _in_common(own: Sequence[str], others: Sequence[str]) -> int:
+    """Returns the number of innermost folders that two paths have in common."""
+    pairs = zip(reversed(own), reversed(others), strict=False)
+    return next((n for n, (one, other) in enumerate(pairs) if one != other), min(len(own), len(others)))
+
+
+def _strays(written: str, image: str) -> tuple[int, bool]:
+    """Returns how a name differs from an image's path: by how many folders that are not the image's, and in its suffix."""
+    path = written.strip().replace("\\", "/")
+    folders, suffix = _parts(path)[:-1], suffix_of(path)
+    another = suffix in SUFFIXES and suffix != suffix_of(image)
+    return len(folders) - _in_common(_parts(image)[:-1], folders), another
 
 
 def _parts(path: str) -> list[str]:

@@ -37,12 +37,16 @@ def read(folder: Folder, files: Sequence[str], findings: Findings) -> Iterator[A
         spoilt: set[str] = set()
         leave_out = partial(_leave_out, findings, path, file)
         with findings.reading(path, file, "its images are left out"):
+            every = [
+                written for _, row in _rows(path, lambda error: None) if (written := _written(row)) is not None
+            ]
+            images = folder.images_of(every, file, findings)
             for line, row in _rows(path, leave_out):
-                if row.keys().isdisjoint(FILE_COLUMNS) or not {"x", "y"} <= row.keys():
+                written = _written(row)
+                if written is None or not {"x", "y"} <= row.keys():
                     leave_out(InputError(f"line {line} has no columns file, x and y; add them"))
                     continue
-                column = next(filter(row.__contains__, FILE_COLUMNS))
-                image = folder.image(str(row[column]), file, findings)
+                image = images[written]
                 if image is None:
                     continue
                 known = objects.setdefault(image, [])
@@ -55,6 +59,12 @@ def read(folder: Folder, files: Sequence[str], findings: Findings) -> Iterator[A
             for image, found in objects.items():
                 nothing_left = image in spoilt and not found
                 yield Annotation(image, None if nothing_left else found, file)
+
+
+def _written(row: Mapping[str, Any]) -> str | None:
+    """Returns the path of an image as a row has it."""
+    column = next(filter(row.__contains__, FILE_COLUMNS), None)
+    return None if column is None else str(row[column])
 
 
 def _leave_out(findings: Findings, path: Path, file: str, error: InputError) -> None:

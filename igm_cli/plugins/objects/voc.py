@@ -23,7 +23,10 @@ def read(folder: Folder, files: Sequence[str], findings: Findings) -> Iterator[A
 
     def parse(file: str) -> Annotation:
         parser = ElementTree.XMLParser(target=_Builder())
-        root = ElementTree.fromstring((folder.root / file).read_bytes(), parser)
+        text = (folder.root / file).read_bytes()
+        if not text.strip():
+            raise ValueError("it is empty")
+        root = ElementTree.fromstring(text, parser)
         sides = [number(root.findtext(f"size/{side}") or 0) for side in ("width", "height")]
         size = (sides[0], sides[1]) if all(sides) else None
         objects = [_object(element) for element in root.findall("object")]
@@ -33,10 +36,14 @@ def read(folder: Folder, files: Sequence[str], findings: Findings) -> Iterator[A
 
 
 def _object(element: ElementTree.Element) -> Object:
-    left, top, right, bottom = (
-        number(element.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")
-    )
-    return boxed(left, top, right, bottom, (element.findtext("name") or "").strip())
+    label, sides = (element.findtext("name") or "").strip(), []
+    for side in ("xmin", "ymin", "xmax", "ymax"):
+        text = element.findtext(f"bndbox/{side}")
+        if text is None:
+            raise ValueError(f"the object {label!r} has no {side} in a bndbox")
+        sides.append(number(text))
+    left, top, right, bottom = sides
+    return boxed(left, top, right, bottom, label)
 
 
 class _Builder(ElementTree.TreeBuilder):

@@ -292,15 +292,19 @@ def _delimiter(path: Path, text: str, beginnings: str) -> str:
     raise InputError(f"{path} does not say what its columns hold; begin it with a line such as {beginnings}")
 
 
+def encoding_of(content: bytes) -> str:
+    """Returns the encoding of a text: UTF-16 if it says so, else UTF-8."""
+    return "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+
+
 def text_of(path: Path) -> str:
     """Returns the text of a file in UTF-8, or in UTF-16 if it says so."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read ({cause(error)}); check it") from error
-    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        text = content.decode("utf-16" if wide else "utf-8-sig")
+        text = content.decode(encoding_of(content))
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise InputError(f"{path} line {line} is not in UTF-8; save the file as UTF-8") from error
