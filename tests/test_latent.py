@@ -216,13 +216,13 @@ def test_without_a_contrast_only_the_composed_error_is_learned():
     model, seen = told(0.9, 0.5)
     present = torch.tensor([[True, False], [True, True]])
     square = denoising_weight(model.schedule, seen.t) * seen.noise.square().mean((1, 2, 3))
-    loss = latent_losses.composed_loss(model, seen, present, 0.0, torch.Generator())
+    loss = latent_losses.composed_label_loss(model, seen, present, 0.0, torch.Generator())
     torch.testing.assert_close(loss, (square * torch.tensor([0.1, 0.3]).square()).mean())
-    none = latent_losses.composed_loss(model, seen, present & False, 0.0, torch.Generator())
+    none = latent_losses.composed_label_loss(model, seen, present & False, 0.0, torch.Generator())
     torch.testing.assert_close(none, square.mean())  # nothing is foretold under the empty prompt
     rows = range(200)
     dropped = [
-        latent_losses.composed_loss(model, seen, present, 0.3, torch.Generator().manual_seed(row))
+        latent_losses.composed_label_loss(model, seen, present, 0.3, torch.Generator().manual_seed(row))
         for row in rows
     ]
     expected = 0.3 * square.mean() + 0.7 * loss

@@ -22,7 +22,7 @@ from igm_cli.core.training.latent_losses import (
     LARGEST_SET,
     autoencoder_loss,
     caption_loss,
-    composed_loss,
+    composed_label_loss,
     label_loss,
     reading_loss,
 )
@@ -77,7 +77,7 @@ class LatentObjective:
                 return reading_loss(network, seen, to_device(held, seen.x_t.device), generator)
             seen, held = self._noised(_part(plan, LABELS))
             if not config.contrast:
-                return composed_loss(network, seen, held, config.drop, generator)
+                return composed_label_loss(network, seen, held, config.drop, generator)
             loss = caption_loss if step % CAPTION_EVERY == 0 else label_loss
             return loss(network, seen, to_device(held, seen.x_t.device), config.contrast_at(step), generator)
 

@@ -69,7 +69,7 @@ def _reading(model: LatentTextToImage, pooled: Tensor, prompts: Tensor, present:
     return sum((F.cross_entropy(each, wanted) for each in logits), start=pooled.new_zeros(()))
 
 
-def composed_loss(
+def composed_label_loss(
     model: LatentTextToImage, seen: Noised, present: Tensor, drop: float, generator: torch.Generator
 ) -> Tensor:
     """Returns the composed error under the true labels alone.
