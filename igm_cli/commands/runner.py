@@ -67,8 +67,8 @@ class Runner:
         if len(self.files) == 1:
             begun = self._inputs(self.files[0])
             self._begun = chain([next(begun)], begun)  # reports a mistake before the model is loaded
-        tables = " and ".join(export.option for export in self.exports)
-        with saying(f"{tables} come at its end; {CONTINUES}" if tables else CONTINUES), kept as self._store:
+        tables = "tables are written when all is done; " if self.exports else ""
+        with saying(f"{tables}{CONTINUES}"), kept as self._store:
             done = self._store.done if self._store else {}
             self.announce(sum(self.session.expected(f) for f in self.files if self._named(f) not in done))
             try:
