@@ -107,16 +107,18 @@ class Training:
         """Trains, unless the folder holds the finished run, and reports how it went and how to use the model."""
         output, steps, main = self.place.output, self.config.steps, process_rank()[0] == 0
         if not self.place.dry_run:
-            if self.record.is_finished(steps, self.spec):
+            if held := self.record.held(steps, self.spec):
+                every = "all " if held == steps else ""
+                more = ", or continue with more --steps" if self.record.has_state else ""
                 self.sink.note(
-                    f"{output} already holds all {counted(steps, 'step')} of this run; "
-                    f"use it with {self.use}, or continue with more --steps"
+                    f"{output} already holds {every}{counted(held, 'step')} of this run; use it with {self.use}{more}"
                 )
                 if main:
                     with _saved_whole(output):
                         self._calibrate()
                 return
             self.record.refuse_other_run()
+            self.record.refuse_lost_state()
         ended = self._train()
         if ended is None:
             return
