@@ -22,6 +22,7 @@ from igm_cli.commands.train_validation import COUNT, Validation
 from igm_cli.commands.train_watch import Watch, draw_curves, how_it_went
 from igm_cli.core.checkpoint import add_to_description, read_spec
 from igm_cli.core.device import has_bf16, keep_freed_memory, training_precision
+from igm_cli.core.files import DESCRIPTION, read_json
 from igm_cli.core.models import TEXT_TO_IMAGE
 from igm_cli.core.training.batches import Samples
 from igm_cli.core.training.objectives import Companion
@@ -114,8 +115,7 @@ class Training:
                     f"{output} already holds {every}{counted(held, 'step')} of this run; use it with {self.use}{more}"
                 )
                 if main:
-                    with _saved_whole(output):
-                        self._calibrate()
+                    self._conclude(held)
                 return
             self.record.refuse_other_run()
             self.record.refuse_lost_state()
@@ -127,15 +127,23 @@ class Training:
                 received() or signal.SIGINT,
                 f"step {ended} of {steps} is saved in {output}, and the same command continues from there",
             )
-        if not main:
-            return
+        if main:
+            self._conclude(ended)
+            self.sink.note(f"done; use it with: {self.use}")
+
+    def _conclude(self, steps: int) -> None:
+        """Keeps with the model how its training went, calibrates it and says so, as far as that has yet to be done."""
+        output = self.place.output
         with _saved_whole(output):
-            went = how_it_went(self.record.metrics(), steps, self.config.warmup)
+            told = "outcome" in read_json(output / DESCRIPTION).get("info", {})
+            if told or not (metrics := self.record.metrics()):
+                self._calibrate()
+                return
+            went = how_it_went(metrics, steps, self.config.warmup)
             add_to_description(output, {"outcome": went.said, "not_learned": went.not_learned})
             self._calibrate()
             self.sink.note(went.said)
-            self.sink.note(f"{went.advice}; {draw_curves(self.record.metrics(), output)}")
-        self.sink.note(f"done; use it with: {self.use}")
+            self.sink.note(f"{went.advice}; {draw_curves(metrics, output)}")
 
     def _train(self) -> int | None:
         """Loads the data and trains; returns the last step, None for a dry run."""

@@ -164,8 +164,9 @@ class RunRecord:
         }
 
     def metrics(self) -> list[dict[str, float]]:
-        """Returns the metrics, one table per line."""
-        lines = (self.folder / METRICS).read_text(encoding="utf-8").splitlines()
+        """Returns the metrics, one table per line; none without their file."""
+        path = self.folder / METRICS
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else ()
         return [json.loads(line) for line in lines]
 
     def add_metrics(self, line: Mapping[str, float]) -> None:
