@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from igm_cli.core.files import DESCRIPTION, file_hash, home_expanded
 from igm_cli.errors import InputError, UsageError, cause
+from igm_cli.imaging import is_drawn
 
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".apng", ".jpe", ".jfif", ".mpo", ".dib",
@@ -56,7 +57,12 @@ LONGEST_PATH = 255
 _LONGEST_STEM = 100
 
 _AGAIN = "link to a folder that is read already"
-_PLURAL = {_AGAIN: "links to folders that are read already", "pipe or device": "pipes or devices"}
+_DRAWN = "overlay, map or sheet of igm"
+_PLURAL = {
+    _AGAIN: "links to folders that are read already",
+    _DRAWN: "overlays, maps or sheets of igm",
+    "pipe or device": "pipes or devices",
+}
 
 
 @dataclass(frozen=True)
@@ -107,12 +113,15 @@ class Source:
             return PurePosixPath()
 
 
-def walk(folder: Path, suffixes: Sequence[str] = SUFFIXES, *, any_name: bool = False) -> Walked:
+def walk(
+    folder: Path, suffixes: Sequence[str] = SUFFIXES, *, any_name: bool = False, drawn: bool = True
+) -> Walked:
     """Returns the files with given suffixes at any depth of a folder, without opening any.
 
     Links to folders are followed, but to no folder twice, so a loop ends.  Hidden files and folders, among them what macOS
     and Jupyter leave behind (``._photo.png``, ``__MACOSX``, ``.ipynb_checkpoints``), are skipped.  The suffixes are in lower
-    case and match any case; ``any_name`` allows names that UTF-8 cannot encode.
+    case and match any case; ``any_name`` allows names that UTF-8 cannot encode.  Without ``drawn``, what igm drew of images
+    is skipped as well, for which the beginning of every image is read.
 
     Raises:
         InputError: If a folder may not be read, or a name cannot be encoded in UTF-8.
@@ -141,7 +150,10 @@ def walk(folder: Path, suffixes: Sequence[str] = SUFFIXES, *, any_name: bool = F
                 if not any_name and any("\ud800" <= character <= "\udfff" for character in written):
                     raise InputError(f"{folder} has a file {written!r} whose name is not in UTF-8; rename it")
                 if path.is_file():
-                    files.append(written)
+                    if drawn or not is_drawn(path):
+                        files.append(written)
+                    else:
+                        passed[_DRAWN] += 1
                 else:
                     passed["broken link" if path.is_symlink() else "pipe or device"] += 1
             elif suffix in SUFFIXES and not _visible(name):
@@ -212,7 +224,7 @@ def expand_inputs(
             raise InputError(f"no path holds a zero byte, as {text!r} does; check the path")
         path = home_expanded(text)
         if path.is_dir():
-            walked = walk(path, suffixes, any_name=True)  # one bad name does not stop the others
+            walked = walk(path, suffixes, any_name=True, drawn=False)  # one bad name does not stop the others
             files = sorted(path / name for name in walked.files)
             if not files:
                 also = f" ({walked.left_out})" if walked.left_out else ""

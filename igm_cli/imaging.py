@@ -32,6 +32,9 @@ def formats() -> tuple[str, ...]:
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 """Suffixes of the formats in which pictures are written; all keep EXIF fields, which say that igm drew them."""
 
+SOFTWARE, DRAWN_BY, RECORD = 0x0131, "igm", "igm"
+"""The EXIF field that marks pictures drawn by igm, and the text of a PNG that holds the record of a generated image."""
+
 MAX_BYTES = 1 << 30
 """Maximum memory for decoding an image, and maximum size of its file."""
 
@@ -91,6 +94,26 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         raise InputError(f"{path} may not be read; change its permissions") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read ({cause(error)})") from error
+
+
+def is_drawn(path: Path) -> bool:
+    """Returns whether a file is an overlay, a map, a plot or a sheet of igm; a generated image, which holds its record, is none.
+
+    The picture is not decoded.
+    """
+    from PIL import Image
+
+    if path.suffix.lower() not in PICTURES:
+        return False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, about sizes
+            with Image.open(path, formats=formats()) as picture:
+                if RECORD in picture.info or (picture.format == "PNG" and "exif" not in picture.info):
+                    return False  # Pillow would decode a PNG to look for EXIF fields at its end
+                return bool(picture.getexif().get(SOFTWARE) == DRAWN_BY)
+    except Exception:  # Pillow raises errors of many kinds; reported when it is read
+        return False
 
 
 def read_bytes(path: Path) -> bytes:

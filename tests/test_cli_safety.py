@@ -14,12 +14,13 @@ from conftest import Here
 from PIL import Image
 from test_cli import one_sentence
 
-from igm_cli.commands.drawings import picture_targets
+from igm_cli.commands.drawings import picture_targets, save_picture
 from igm_cli.commands.results import open_results
 from igm_cli.core.decomposition.problems import random_problems
 from igm_cli.core.files import exclusive
 from igm_cli.errors import UsageError
-from igm_cli.folders import Source
+from igm_cli.folders import Source, expand_inputs
+from igm_cli.imaging import PICTURES
 
 QUICK = ("--draws", "2", "--device", "cpu")
 
@@ -143,6 +144,18 @@ def test_a_picture_of_another_result_is_drawn_anew(
         assert here("invert", image, "--model", model, *QUICK, *kept).code == 0
         drawn.append((tmp_path / "found.png").read_bytes())
     assert drawn[0] == drawn[2] != drawn[1]
+
+
+def test_what_igm_drew_in_a_folder_is_not_read_as_its_images(tmp_path: Path) -> None:
+    noise = Image.effect_noise((50, 50), 30).convert("RGB")
+    noise.save(tmp_path / "photo.png")
+    save_picture(noise, tmp_path / "generated.png", {"expression": "pos(0.5,0.5)"})
+    for suffix in PICTURES:
+        save_picture(noise, tmp_path / f"found/photo{suffix}")
+    said: list[str] = []
+    found = expand_inputs([str(tmp_path), str(tmp_path / "found/photo.png")], note=said.append)
+    assert [Path(each.name).name for each in found] == ["generated.png", "photo.png", "photo.png"]
+    assert said == [f"left out of {tmp_path}: {len(PICTURES)} overlays, maps or sheets of igm"]
 
 
 def test_a_picture_too_large_to_open_is_not_one_that_igm_drew(

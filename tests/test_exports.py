@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shutil
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ from test_cli import one_sentence
 
 from igm_cli.commands.exports import coco_text, is_own_coco, is_own_table, items_csv
 from igm_cli.core.decomposition.problems import random_problems
+from igm_cli.interrupts import Interrupted
 from igm_cli.plugins import registry
 from igm_cli.plugins.overlays import Mark, draw_marks
 from igm_cli.plugins.positions import Positions
+from igm_cli.session import ImageSession
 
 QUICK = ("--draws", "2", "--device", "cpu")
 PLACE = ["x_px", "y_px", "x", "y", "confidence"]
@@ -302,3 +305,15 @@ def test_the_bundled_model_of_places_has_an_example(tmp_path: Path) -> None:
     opened = open_checkpoint(str(ROOT / "igm_cli" / "checkpoints" / "clevr-pos"), None, "cpu")
     session = ImageSession(opened, k=None, fit="crop", batch_size=None, given={})
     assert list(session.example()) == ["x", "y", "x_px", "y_px"]
+
+
+def test_an_interruption_says_when_the_tables_come(
+    tiny_model: Path, photos: Path, tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise Interrupted(signal.SIGINT)
+
+    monkeypatch.setattr(ImageSession, "invert", interrupted)
+    done = here("invert", photos, "--model", tiny_model, *QUICK, "--csv", tmp_path / "a.csv")
+    goes_on = "tables are written when all is done; with --output the same command continues where it stopped"
+    assert (done.code, done.err) == (130, f"igm: interrupted; {goes_on}\n")

@@ -306,8 +306,8 @@ def test_training_without_a_contrast_teaches_no_reading(trained, tmp_path):
 
 def test_a_finished_run_is_known_as_such(trained):
     record = RunRecord(trained, describe_run(SPEC, CONFIG, {}, None))
-    assert record.is_finished(CONFIG.steps, SPEC)
-    assert not record.is_finished(CONFIG.steps + 1, SPEC)
+    assert record.held(CONFIG.steps - 1, SPEC) == CONFIG.steps
+    assert record.held(CONFIG.steps + 1, SPEC) is None
 
 
 def test_a_run_cut_short_goes_on_as_if_it_had_not_been(trained, tmp_path):

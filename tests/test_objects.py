@@ -737,13 +737,24 @@ def test_a_run_goes_on_with_the_files_it_began_with(root: Path, capsys: pytest.C
     write(moved / "Label/a.txt", (moved / "Label/a.txt").read_text().replace("5", "6"))
     capsys.readouterr()
     assert app.main([*command, "--data-root", str(moved), "--steps", "2"]) != 0
-    assert "data.files" in capsys.readouterr().err
+    assert "holds a run of other images or annotations" in capsys.readouterr().err
     assert app.main([*command, "--data-root", str(root), "--steps", "2"]) == 0
     record = json.loads((root / "run" / "run.json").read_text())
     del record["data"]["files"]  # as earlier versions wrote it
     write(root / "run" / "run.json", json.dumps(record))
     assert app.main([*command, "--data-root", str(root), "--steps", "2"]) == 0
     assert "already holds all 2 steps" in capsys.readouterr().err
+    ended = json.loads((root / "run" / "igm.json").read_text())
+    outcome = ended["info"].pop("outcome")  # as of a run that ended at once after its last step
+    write(root / "run" / "igm.json", json.dumps(ended))
+    renamed = shutil.copytree(root, root.parent / "renamed")
+    (root / "run" / "state.pt").unlink()
+    assert app.main([*command, "--data-root", str(renamed), "--steps", "1"]) == 0
+    said = capsys.readouterr().err
+    assert "already holds 2 steps of this run; use it with" in said and outcome in said
+    assert json.loads((root / "run" / "igm.json").read_text())["info"]["outcome"] == outcome
+    assert app.main([*command, "--data-root", str(renamed), "--steps", "1"]) == 0
+    assert "--steps" not in capsys.readouterr().err
 
 
 def test_categories_are_learned_as_they_are_annotated(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from igm_cli.commands.train_run import Place, Training
 from igm_cli.core.checkpoint import load_checkpoint, read_spec, save_checkpoint
 from igm_cli.core.files import exclusive
 from igm_cli.core.training.run import train
+from igm_cli.core.training.state import RunRecord, describe_run
 from igm_cli.errors import InputError, OutputError, UsageError
 from igm_cli.output import Output
 from igm_cli.plugins import registry
@@ -61,6 +62,53 @@ def test_a_model_that_is_no_run_is_not_trained_over(tmp_path, finished):
     with pytest.raises(InputError, match="no run of igm; use another --output"):
         run(folder, replace(CONFIG, steps=8))
     assert contents(folder) == before
+
+
+def test_a_model_without_its_state_is_not_trained_over(tmp_path, finished):
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    (folder / "state.pt").unlink()
+    before = contents(folder)
+    with pytest.raises(InputError, match=rf"no state\.pt .* another --output, with --init {folder} to start"):
+        run(folder, replace(CONFIG, steps=8))
+    assert contents(folder) == before
+    record = RunRecord(folder, describe_run(SPEC, CONFIG, {}, None))
+    assert record.held(CONFIG.steps - 1, SPEC) == CONFIG.steps
+    assert record.held(CONFIG.steps + 1, SPEC) is None
+
+
+def test_a_first_checkpoint_that_is_cut_short_hinders_nothing(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(RunRecord, "save_state", lambda *_: 1 / 0)
+        run(tmp_path)
+    run(tmp_path)
+    assert load_checkpoint(tmp_path).spec.info["steps"] == CONFIG.steps
+
+
+def test_a_validation_that_fails_at_the_end_loses_no_step(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        run(tmp_path, replace(CONFIG, checkpoint_every=100, picture_every=100), validate=lambda *_: 1 / 0)
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == CONFIG.steps
+    assert load_checkpoint(tmp_path).spec.info["steps"] == CONFIG.steps
+
+
+def test_what_differs_in_the_data_of_a_run_is_named(tmp_path):
+    part = {"source": "given", "root": "cells", "seed": 0}
+    record = RunRecord(tmp_path, {"data": {"dataset": "objects", "parts": [part], "files": "012707b1"}})
+    record.begin(0)
+    for change, says in (
+        (
+            {"parts": [part | {"seed": 3}]},
+            r"a run with data\.parts\[0\]\.seed = 0, not 3; use another --output",
+        ),
+        ({"files": "746d7330"}, r"a run of other images or annotations than .* or the same data"),
+    ):
+        with pytest.raises(InputError, match=says):
+            RunRecord(tmp_path, {"data": record.description["data"] | change}).refuse_other_run()
+    moved = {"dataset": "objects", "parts": [part | {"root": "moved"}]}
+    RunRecord(tmp_path, {"data": moved | {"files": "012707b1"}}).refuse_other_run()
+    RunRecord(tmp_path / "other", {"data": moved}).begin(0)
+    with pytest.raises(InputError, match="root = 'moved', not 'cells'"):  # their contents are not known
+        RunRecord(tmp_path / "other", {"data": {"dataset": "objects", "parts": [part]}}).refuse_other_run()
 
 
 def command(output: Path, init: Path | None = None) -> None:
@@ -109,7 +157,7 @@ def test_a_training_that_diverges_keeps_what_was_good(tmp_path):
     with pytest.raises(InputError, match=r"diverges after step 5.*learning_rate"):
         train(SPEC, Broken(5), CONFIG, tmp_path, device_is_cpu=True)
     assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 4
-    assert load_checkpoint(tmp_path).spec == SPEC
+    assert load_checkpoint(tmp_path).spec == replace(SPEC, info={"steps": 4})
     run(tmp_path)
     assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == CONFIG.steps
 

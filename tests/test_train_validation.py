@@ -13,6 +13,7 @@ from igm_cli.commands import train_validation
 from igm_cli.commands.train_validation import Validation
 from igm_cli.core.checkpoint import load_checkpoint
 from igm_cli.core.types import Inversion
+from igm_cli.errors import PluginError
 from igm_cli.plugins.positions import Positions
 from igm_cli.plugins.registry import concept_parser
 
@@ -40,6 +41,10 @@ def test_pictures_and_figures(tiny_model: Path, tmp_path: Path, monkeypatch: pyt
     ]
     data = datasets.Dataset.from_list(rows)
     parser = concept_parser("pos")
+    for name in ("score", "right"):
+        with monkeypatch.context() as patch, pytest.raises(PluginError, match=f"fails in {name} "):
+            patch.setattr(Positions, name, lambda *_: 1 / 0)
+            Validation(data, parser, model.spec, tmp_path)  # a parser that fails is found before training
     shown = Validation(data, parser, model.spec, tmp_path)
     given = iter([{"some": 1.0}, {"some": None}, {"some": 4.0}, {}, {"some": math.nan}])
     monkeypatch.setattr(Positions, "score", lambda *_: {"objects": 3.0, **next(given)})

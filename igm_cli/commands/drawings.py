@@ -19,16 +19,13 @@ from igm_cli.commands.results import paths_of, refuse_inputs, require_writable
 from igm_cli.core.files import file_hash, fingerprint_of, write_atomically
 from igm_cli.errors import UsageError
 from igm_cli.folders import SUFFIXES, Source
-from igm_cli.imaging import PICTURES
+from igm_cli.imaging import DRAWN_BY, PICTURES, RECORD, SOFTWARE
 from igm_cli.output import Record, json_line
 
 if TYPE_CHECKING:
     from igm_cli.commands.exports import Export
     from igm_cli.energy_map import EnergyMap
     from igm_cli.inputs import Input
-
-SOFTWARE, DRAWN_BY = 0x0131, "igm"
-"""The EXIF field that marks pictures drawn by igm."""
 
 BESIDE, OF = 0x010E, 0x010D
 """The EXIF fields of a picture with the hash of the array beside it, and with that of what it shows."""
@@ -228,7 +225,7 @@ def save_picture(
     how: dict[str, Any] = {"format": kind, "exif": exif}
     if about is not None:
         how["pnginfo"] = PngInfo()
-        how["pnginfo"].add_itxt("igm", json_line(about))
+        how["pnginfo"].add_itxt(RECORD, json_line(about))
     write_atomically(path, lambda temporary: image.save(temporary, **how))
 
 

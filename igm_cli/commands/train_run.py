@@ -22,6 +22,7 @@ from igm_cli.commands.train_validation import COUNT, Validation
 from igm_cli.commands.train_watch import Watch, draw_curves, how_it_went
 from igm_cli.core.checkpoint import add_to_description, read_spec
 from igm_cli.core.device import has_bf16, keep_freed_memory, training_precision
+from igm_cli.core.files import DESCRIPTION, read_json
 from igm_cli.core.models import TEXT_TO_IMAGE
 from igm_cli.core.training.batches import Samples
 from igm_cli.core.training.objectives import Companion
@@ -107,16 +108,17 @@ class Training:
         """Trains, unless the folder holds the finished run, and reports how it went and how to use the model."""
         output, steps, main = self.place.output, self.config.steps, process_rank()[0] == 0
         if not self.place.dry_run:
-            if self.record.is_finished(steps, self.spec):
+            if held := self.record.held(steps, self.spec):
+                every = "all " if held == steps else ""
+                more = ", or continue with more --steps" if self.record.has_state else ""
                 self.sink.note(
-                    f"{output} already holds all {counted(steps, 'step')} of this run; "
-                    f"use it with {self.use}, or continue with more --steps"
+                    f"{output} already holds {every}{counted(held, 'step')} of this run; use it with {self.use}{more}"
                 )
                 if main:
-                    with _saved_whole(output):
-                        self._calibrate()
+                    self._conclude(held)
                 return
             self.record.refuse_other_run()
+            self.record.refuse_lost_state()
         ended = self._train()
         if ended is None:
             return
@@ -125,16 +127,24 @@ class Training:
                 received() or signal.SIGINT,
                 f"step {ended} of {steps} is saved in {output}, and the same command continues from there",
             )
-        if not main:
-            return
+        if main:
+            self._conclude(ended)
+            self.sink.note(f"done; use it with: {self.use}")
+
+    def _conclude(self, steps: int) -> None:
+        """Keeps with the model how its training went, calibrates it and says so, as far as that has yet to be done."""
+        output = self.place.output
         with _saved_whole(output):
+            told = "outcome" in read_json(output / DESCRIPTION).get("info", {})
+            if told or not (metrics := self.record.metrics()):
+                self._calibrate()
+                return
             cut = self.preset.cut() is not None
-            went = how_it_went(self.record.metrics(), steps, self.config.warmup, cut=cut)
+            went = how_it_went(metrics, steps, self.config.warmup, cut=cut)
             add_to_description(output, {"outcome": went.said, "not_learned": went.not_learned})
             self._calibrate()
             self.sink.note(went.said)
-            self.sink.note(f"{went.advice}; {draw_curves(self.record.metrics(), output)}")
-        self.sink.note(f"done; use it with: {self.use}")
+            self.sink.note(f"{went.advice}; {draw_curves(metrics, output)}")
 
     def _train(self) -> int | None:
         """Loads the data and trains; returns the last step, None for a dry run."""

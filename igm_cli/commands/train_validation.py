@@ -50,6 +50,10 @@ class Validation:
     ) -> None:
         self.parser, self.spec, self.folder, self.cut = parser, spec, folder, crops is not None
         self.rows = _crops(examples, parser, spec, crops) if crops else _whole(examples, parser, spec)
+        for *_, truth in self.rows[:1]:  # so that a parser fails before the first step
+            parser.score(truth, truth)
+            if hasattr(parser, "right"):
+                found_right(parser, truth, truth)
 
     def __call__(self, step: int, denoiser: nn.Module) -> tuple[Mapping[str, float], Mapping[str, Tensor]]:
         """Inverts the images and samples from their concepts; writes two pictures and returns them with the mean scores."""

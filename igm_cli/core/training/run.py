@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -115,6 +116,7 @@ def train(
 
     with exclusive(folder) if main else nullcontext(), tf32_products(accelerator.device):
         record.refuse_other_run()
+        record.refuse_lost_state()
         record.load_state(trainer.load)
         accelerator.wait_for_everyone()
         if main:
@@ -129,9 +131,9 @@ def train(
             _save(record, spec, trainer)  # in case files of a finished run are gone
         for loss in trainer.run():
             trainer.losses.append(loss)
-            ends = trainer.all_agree(stop)
+            ends = trainer.all_agree(stop) or trainer.step == config.steps
             log(trainer.figures() if due(config.log_every) else {})
-            if ends:  # first, as the time left may be short
+            if ends:  # first, as the time left may be short, or the validation fail
                 _save(record, spec, trainer)
             if due(config.picture_every):
                 if validate and main:
@@ -213,12 +215,13 @@ def _show(accelerator: Accelerator, pictures: Mapping[str, Tensor], step: int) -
 
 
 def _save(record: RunRecord, spec: ModelSpec, trainer: Trainer) -> None:
-    """Writes the averaged weights as a checkpoint, then the state, so that a run marked finished has its weights.
+    """Writes the state, then the averaged weights as a checkpoint of so many steps.
 
-    All processes call it; the main one writes.
+    So there are weights without a state only if somebody deleted it.  All processes call it; the main one writes.
     """
     state = trainer.state()
     if trainer.accelerator.is_main_process:
         dtype = torch.float16 if trainer.config.half else torch.float32
-        save_model(record.folder, spec, trainer.average.module, dtype)
         record.save_state(state)
+        spec = replace(spec, info={**spec.info, "steps": trainer.step})
+        save_model(record.folder, spec, trainer.average.module, dtype)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -67,24 +68,39 @@ class RunRecord:
     def __init__(self, folder: Path, description: Mapping[str, Any]) -> None:
         self.folder, self.description = folder, description
 
-    def is_finished(self, steps: int, spec: ModelSpec) -> bool:
-        """Returns whether the folder holds this run with all its steps and a model that can be read.
+    def held(self, steps: int, spec: ModelSpec) -> int | None:
+        """Returns how many steps of this run the folder holds, with a model that can be read; None if fewer than ``steps``.
 
-        Anything missing, different or damaged counts as not finished; the training itself reports or rewrites it.
+        Anything missing, different or damaged counts as none, and the training itself reports or rewrites it; but a
+        finished model needs no state.
         """
         try:
             self.refuse_other_run()
-            state = torch.load(self.folder / STATE, map_location="meta", weights_only=True)
-            if state["step"] < steps:
-                return False
-            if spec.architecture == TEXT_TO_IMAGE:
-                read_json(self.folder / DESCRIPTION)
-            else:
+            told = read_json(self.folder / DESCRIPTION).get("info", {})
+            held = [told["steps"]] if "steps" in told else []
+            if self.has_state:
+                held.append(torch.load(self.folder / STATE, map_location="meta", weights_only=True)["step"])
+            if min(held) < steps:  # weights are written after their state
+                return None
+            if spec.architecture != TEXT_TO_IMAGE:
                 read_spec(self.folder)
             load_weights(spec.build(), self.folder)
-            return True
+            return int(min(held))
         except Exception:
-            return False
+            return None
+
+    @property
+    def has_state(self) -> bool:
+        """Whether there is a state that training goes on from."""
+        return (self.folder / STATE).exists()
+
+    def refuse_lost_state(self) -> None:
+        """Raises an :class:`InputError` if there are weights but no state, as training would start anew and overwrite them."""
+        if not self.has_state and any(self.folder.rglob("*.safetensors")):
+            raise InputError(
+                f"{self.folder} holds a trained model, but no {STATE} from which its training would go on; "
+                f"use another --output, with --init {self.folder} to start from its weights"
+            )
 
     def refuse_other_run(self) -> None:
         """Checks that the folder holds this run, or nothing.
@@ -93,16 +109,19 @@ class RunRecord:
             InputError: If it holds another run, or files that no run wrote.
         """
         data = self.description["data"]
-        images = set() if "images" in data else {"data.images"}
+        free = {*_FREE} if "images" in data else {*_FREE, "data.images"}
         files = {"files": data.get("files")}
+        if files["files"]:  # the same files in a folder of another name
+            free |= {f"data.parts[{number}].root" for number in range(len(data.get("parts", ())))}
         refuse_other(
             self.folder / RUN,
             self.description,
             what="run",
             option="--output",
-            free=_FREE | images,
+            free=free,
             defaults={"init": None, "with": [], "train": asdict(TrainConfig()), "data": files},
             beside=(SAMPLES,),
+            data={"data.files": "of other images or annotations than those given (data.files)"},
         )
 
     def load_state(self, take: Callable[[dict[str, Any]], None]) -> None:
@@ -112,14 +131,14 @@ class RunRecord:
             InputError: If it cannot be read or taken.
         """
         path = self.folder / STATE
-        if not path.exists():
+        if not self.has_state:
             return
         try:
             take(torch.load(path, map_location="cpu", weights_only=True))
         except IgmError:
             raise
         except Exception as error:  # whatever a damaged file leads to
-            way_out = "delete it to start again, or use another --output"
+            way_out = "delete its folder to start again, or use another --output"
             raise InputError(f"{path} is damaged; {way_out}") from error
 
     def save_state(self, state: Mapping[str, Any]) -> None:
@@ -145,8 +164,9 @@ class RunRecord:
         }
 
     def metrics(self) -> list[dict[str, float]]:
-        """Returns the metrics, one table per line."""
-        lines = (self.folder / METRICS).read_text(encoding="utf-8").splitlines()
+        """Returns the metrics, one table per line; none without their file."""
+        path = self.folder / METRICS
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else ()
         return [json.loads(line) for line in lines]
 
     def add_metrics(self, line: Mapping[str, float]) -> None:
@@ -165,6 +185,7 @@ def refuse_other(
     free: Collection[str] = (),
     defaults: Mapping[str, Any] | None = None,
     beside: Sequence[str] = (),
+    data: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Checks that a folder holds what is described, or nothing yet.
 
@@ -176,6 +197,7 @@ def refuse_other(
         free: Keys that may differ, nested ones joined by dots.
         defaults: Values of keys that older files lack, used if the description has these keys.
         beside: Files that igm may have written there before.
+        data: Keys that are fingerprints of data, with the words that say what differs.
 
     Raises:
         InputError: If it holds something else, naming the first key that differs.
@@ -195,13 +217,17 @@ def refuse_other(
     differing = [k for k in sorted(old | new) if old.get(k) != new.get(k) and k not in free]
     if differing:
         key = differing[0]
+        values = f"with {key} = {shown(old.get(key), HASH)}, not {shown(new.get(key), HASH)}"
+        same = "data" if key in data else "options"
         raise InputError(
-            f"{path.parent} holds a {what} with {key} = {shown(old.get(key), HASH)}, not {shown(new.get(key), HASH)}; "
-            f"use another {option} or the same options"
+            f"{path.parent} holds a {what} {data.get(key, values)}; use another {option} or the same {same}"
         )
 
 
 def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
+    """Returns the values in nested tables, and in lists of tables, by their names: ``data.parts[0].seed``."""
+    if isinstance(data, list) and data and all(isinstance(each, dict) for each in data):
+        return {k: v for number, each in enumerate(data) for k, v in _flat(each, f"{prefix}[{number}]").items()}
     if isinstance(data, dict):
         flat: dict[str, Any] = {}
         for key, value in data.items():
