@@ -15,10 +15,11 @@ PLACES = {"grid": [4, 4], "draws": 4, "max_draws": 4, "k_max": 3, "keep": 8, "re
 """How models of positions are inverted."""
 
 
-def positions(folder: Path) -> Path:
-    """Writes a model that sees 32x32 pixels and speaks of ``pos``."""
+def positions(folder: Path, temperature: float = 0.0) -> Path:
+    """Writes a model that sees 32x32 pixels and speaks of ``pos``; at a temperature of 0 it is not calibrated."""
     space = Continuous(("x", "y"), (0.0, 0.0), (1.0, 1.0), local=True)
-    return write(folder, spec_of("pos", space, PLACES, shape={"window": 3}))
+    inference = {**PLACES, "temperature": temperature}
+    return write(folder, spec_of("pos", space, inference, shape={"window": 3}))
 
 
 def attributes(folder: Path) -> Path:

@@ -31,7 +31,7 @@ class Kit:
     @cached_property
     def positions(self) -> Path:
         """A model of positions."""
-        return tiny_models.positions(self.folder / "tiny-pos")
+        return tiny_models.positions(self.folder / "tiny-pos", temperature=1e-4)
 
     @cached_property
     def attributes(self) -> Path:
