@@ -77,11 +77,11 @@ def invert(
     session = ImageSession(opened, k=k, fit=fit, batch_size=number, given=settings, note=sink.warn, **how)
     if labels:
         session.require_labels()
-    files: dict[str, Any] = {"pictures": overlay, "labels": labels}
+    more: dict[str, Any] = {"pictures": overlay, "labels": labels}
     if session.settings.method == "evidence":  # other methods give no confidence
-        files["doubt"] = opened.not_calibrated()
+        more["doubt"] = opened.not_calibrated()
     if csv or coco:
         from igm_cli.commands.exports import image_exports
 
-        files["exports"] = image_exports(session, csv, coco)
-    understand_images(session, paths, "igm.invert/1", sink, output, maps=map_, **files)
+        more["exports"] = image_exports(session, csv, coco)
+    understand_images(session, paths, "igm.invert/1", sink, output, maps=map_, **more)

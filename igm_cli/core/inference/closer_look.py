@@ -74,8 +74,8 @@ def closer_look(
                 prediction = compose(
                     prediction, denoiser.contributions(features, padded).float(), composition, present
                 )
-        error = (rows - prediction).square().mean(1, keepdim=True)
-        seen.append(adaptive_avg_pool2d(error, regions).flatten(1).unflatten(0, (b, DRAWS)).mean(1))
-    errors = torch.cat(seen, dim=1).cpu()
+        seen.append((rows - prediction).square().mean(1).unflatten(0, (b, DRAWS)).mean(1))
+    every = torch.stack(seen, dim=1).cpu()  # [b,L,H,W]; MPS cannot divide sides into regions of unequal size
+    errors = adaptive_avg_pool2d(every, regions).flatten(1)
     calls = [DRAWS * len(levels) * (1 + len(each) * denoiser.space.calls_per_concept) for each in concepts]
     return list(map(Look, errors, calls))
