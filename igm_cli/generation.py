@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from igm_cli.core.checkpoint import GenerationDefaults
 from igm_cli.core.files import fingerprint_of
 from igm_cli.core.inference.call_counter import CallCounter
 from igm_cli.core.sampling import Composed, Hamiltonian, Langevin, sample, sample_any
@@ -45,8 +46,8 @@ class GenerationSettings:
     Attributes:
         seed: Seed of everything random; image number i depends only on it and on i.
         steps: Noise levels on the way from noise to an image.
-        sampler: ``ancestral`` or ``ddim``.
-        guidance: Factor of every contribution; None takes the model's own, which is 1 for AND.
+        sampler: ``ancestral`` or ``ddim``; None takes what the model draws best with, ``ancestral`` unless it says so.
+        guidance: Factor of every contribution; None takes the model's own, 1 (AND) unless it says so.
         correct: L, steps of the corrector at every noise level.
         corrector: ``ula`` or ``mala`` (Langevin steps, without or with an acceptance test), or ``hmc``.
         particles: M, particles per image, weighted and resampled.
@@ -58,7 +59,7 @@ class GenerationSettings:
 
     seed: Natural = 0
     steps: Annotated[int, Field(ge=2, le=10_000)] = 50
-    sampler: Literal["ancestral", "ddim"] = "ancestral"
+    sampler: Literal["ancestral", "ddim"] | None = None
     guidance: Annotated[float, Field(ge=1e-6, le=1000)] | None = None
     correct: Annotated[int, Field(ge=0, le=1000)] = 0
     corrector: Literal["ula", "mala", "hmc"] = "ula"
@@ -103,8 +104,9 @@ class Generation:
                     f"concepts {model.parser.name} cannot be asked for in words: their parser has no 'ask'"
                 )
         self.name = " + ".join(model.name for model in models)
-        self.guidance = s.guidance or models[0].guidance
-        told = {**asdict(s), "guidance": self.guidance, "batch_size": None}
+        own = GenerationDefaults(**models[0].generation)
+        self.guidance, self.sampler = s.guidance or own.guidance or 1.0, s.sampler or own.sampler
+        told = {**asdict(s), "guidance": self.guidance, "sampler": self.sampler, "batch_size": None}
         # What else a text-to-image model could be asked about changes nothing.
         identities = [{k: v for k, v in model.identity.items() if k != "labels"} for model in models]
         self.run = fingerprint_of({"models": identities, "settings": told})
@@ -179,7 +181,7 @@ class Generation:
         s, tell = self.settings, progress or (lambda what, done, total: None)
         what = f"noise levels: image {numbers.start + 1} to {numbers.stop}"
         return sample(
-            model, self._shape, sampler=s.sampler, particles=s.particles,
+            model, self._shape, sampler=self.sampler, particles=s.particles,
             corrector=CORRECTORS[s.corrector](s.correct) if s.correct else None,
             progress=lambda done, total: tell(what, done, total), **self._how(numbers),
         )  # fmt: skip
@@ -202,7 +204,8 @@ class Generation:
         """The settings of this call as the records of its images have them."""
         names = ("seed", "sampler", "correct", "corrector", "particles", "branches")
         settings = {name: getattr(self.settings, name) for name in names}
-        return {"model": self.name, "guidance": self.guidance, **settings, "steps": self._steps}
+        chosen = {"sampler": self.sampler, "steps": self._steps}
+        return {"model": self.name, "guidance": self.guidance, **settings, **chosen}
 
     def _record(self, wish: Wish, number: int, asked: Asked, size: tuple[int, int]) -> dict[str, Any]:
         """Returns the fields of an image's record that do not depend on its pixels."""

@@ -123,7 +123,7 @@ def open_pipeline(
         },
         encode=lambda image, views: encoded_views(opened.denoiser.encode, image, views),
         decode=lambda latents: opened.denoiser.decode(latents),
-        guidance=PIPELINE_GUIDANCE,
+        generation={"guidance": PIPELINE_GUIDANCE, **description.generation},
         guidance_told=index.guidance if index else None,
         joins="sum",  # Composable Diffusion (Liu et al. 2022, eq. 13): every prompt with its own guidance
         **said_in(description.info),

@@ -208,6 +208,7 @@ def open_checkpoint(model: str | Path | None, concepts: str | None, device: str)
         parser=_parser_of(spec, folder, asked),
         composition=spec.composition,
         inference=spec.inference,
+        generation=spec.generation,
         device=target,
         open=lambda: load_checkpoint(folder, target).denoiser,
         identity={"model": model_fingerprint(folder)},

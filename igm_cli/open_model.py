@@ -48,7 +48,8 @@ class OpenModel:
     decode: Callable[[Tensor], Tensor] | None = None
     unknown: tuple[str, ...] = field(default=())  # requested concepts that it says it was not trained on
     labels: tuple[str, ...] = ()  # the labels that it says it was trained on
-    guidance: float = 1.0  # default factor of contributions in generation
+    # generation settings tuned to its weights: fields of igm_cli.core.checkpoint.GenerationDefaults
+    generation: Mapping[str, Any] = field(default_factory=dict)
     # the fixed guidance input of a network distilled from guided predictions
     guidance_told: float | None = None
     joins: Composition | None = None  # how concepts compose in generation, if not as in inversion

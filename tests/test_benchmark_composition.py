@@ -12,6 +12,7 @@ from benchmark_cases import Run, records_of
 from torch import nn
 
 from igm_cli.benchmarks.baselines.judges import KindJudge, LabelJudge, MeasureJudge, PlaceJudge, all_right, near
+from igm_cli.benchmarks.frame import declared
 from igm_cli.benchmarks.suite import PictureGrid
 from igm_cli.benchmarks.suites.composition import metrics
 from igm_cli.benchmarks.suites.composition_judges import together
@@ -103,6 +104,16 @@ def test_samples_do_not_depend_on_what_is_drawn_beside_them(run: Run) -> None:
         assert (together("igm", 1).image - together("igm", 1, other=True).image).abs().max() > 0.1
 
 
+def test_a_model_draws_with_its_own_guidance_unless_a_method_says_otherwise(run: Run) -> None:
+    parts = run.opened().parts
+
+    def same(split: str, one: str, other: str) -> bool:
+        return torch.equal(parts[split].drawn(one, 0).image, parts[split].drawn(other, 0).image)
+
+    assert same("and-3", "igm", "unguided") and not same("faces", "igm", "unguided")
+    assert same("faces", "igm", "ancestral") and not same("faces", "igm", "ddim")
+
+
 def test_every_seed_draws_expressions(run: Run) -> None:
     part = run.opened("pos-and-not-color", seed=2**32 - 1).parts["pos-and-not-color"]
     drawn = [part.drawn("igm", 0, other=other).image for other in (False, True)]
@@ -123,7 +134,7 @@ def test_calls_and_what_only_some_rows_hold(run: Run) -> None:
 def test_pictures_stand_beside_renders(run: Run) -> None:
     report = run.opened().report(records_of(run.out), {})
     (grid,) = [figure for figure in report.figures if isinstance(figure, PictureGrid)]
-    assert grid.columns == ["real", "igm", "ddim", "ula", "particles", "conditional"] and len(grid.rows) == 8
+    assert grid.columns == list(declared("composition")["methods"]) and len(grid.rows) == 8
     empty = {split for split, pictures in grid.rows if pictures[-1] is None}
     assert empty == {"and-1", "and-3", "or-of-ands", "pos-and-not-color", "faces", "animal"}
 

@@ -24,7 +24,7 @@ import igm_cli
 from igm_cli.core.checkpoint import load_checkpoint, read_spec, save_checkpoint
 from igm_cli.core.concepts import Categorical
 from igm_cli.core.sampling import Composed, Langevin, sample
-from igm_cli.errors import IgmError, UnknownConceptError, UsageError
+from igm_cli.errors import IgmError, InputError, UnknownConceptError, UsageError
 from igm_cli.generation import Generation, GenerationSettings
 from igm_cli.imaging import Frame
 from igm_cli.plugins.attributes import Attributes
@@ -135,6 +135,21 @@ def test_an_image_is_a_sample_of_the_composed_model(model):
     assert pixels(made) == Image.fromarray(expected).tobytes()
     assert [(i["x"], i["y"]) for i in made.items] == [(0.25, 0.5), (0.75, 0.5)]
     assert made.weights == [1, 0.5] and made.network_calls > 3 * 3
+
+
+def test_a_model_says_how_it_draws_best(tmp_path, model, tiny_model):
+    own = {"guidance": 1.5, "sampler": "ddim"}
+    tuned = igm_cli.load(other_model(tmp_path / "tuned", tiny_model, generation=own), device="cpu")
+    made = tuned.generate("2 pos", seed=3, **QUICK)[0]
+    assert (made.guidance, made.sampler) == (1.5, "ddim")
+    assert pixels(made) == pixels(model.generate("2 pos", seed=3, **own, **QUICK)[0])
+    asked = {"guidance": 1.0, "sampler": "ancestral"}
+    assert pixels(tuned.generate("2 pos", seed=3, **asked, **QUICK)[0]) == pixels(
+        model.generate("2 pos", seed=3, **QUICK)[0]
+    )
+    wrong = igm_cli.load(other_model(tmp_path / "wrong", tiny_model, generation={"guidence": 2}), device="cpu")
+    with pytest.raises(InputError, match=r"unknown generation setting 'guidence'.*guidance"):
+        wrong.generate("2 pos", **QUICK)
 
 
 def test_the_overlap_says_whether_concepts_touch():

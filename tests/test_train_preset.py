@@ -137,6 +137,7 @@ def test_parts_without_given_images_are_made(tmp_path: Path) -> None:
         ({"model": {"image_size": [64, 0]}}, "must be at least 1, not 0"),
         ({"model": {"composition": "product"}}, "must be 'sum' or 'mean', not 'product'"),
         ({"inference": {"drawz": 3}}, "drawz"),
+        ({"generation": {"sampler": "euler"}}, "sampler"),
     ],
 )
 def test_what_a_preset_cannot_say(tables: dict[str, object], words: str) -> None:
@@ -144,6 +145,7 @@ def test_what_a_preset_cannot_say(tables: dict[str, object], words: str) -> None
     parser = SimpleNamespace(name="any", space=Categorical({"a": ("no", "yes")}))
     with pytest.raises(InputError) as caught:
         preset = Recipe("p", tables, {}).preset()
+        preset.check()
         model_spec(adapter, parser, preset, data_parts(preset, None, None))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)

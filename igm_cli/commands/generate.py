@@ -45,11 +45,17 @@ def generate(
     ] = None,
     seed: o.FixedSeed = 0,
     steps: Annotated[int, o.search("Number of noise levels.", "N", min=2, max=10_000)] = 50,
-    sampler: Annotated[Literal["ancestral", "ddim"], o.search("How to go from level to level.")] = "ancestral",
+    sampler: Annotated[
+        Literal["ancestral", "ddim"] | None,
+        o.search("How to go from level to level.  Default: the model's own, or ancestral."),
+    ] = None,
     guidance: Annotated[
         float | None,
         o.ask(
-            "Weight of every concept.  Default: 1, or 7.5 for text-to-image models.", "X", min=1e-6, max=1000
+            "Weight of every concept.  Default: the model's own; if it has none, 1, or 7.5 for text-to-image models.",
+            "X",
+            min=1e-6,
+            max=1000,
         ),
     ] = None,
     correct: Annotated[

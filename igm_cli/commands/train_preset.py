@@ -93,6 +93,7 @@ class Preset:
     # how training images are cut from larger ones; empty takes them whole
     crops: Table = field(default_factory=dict)
     inference: Table = field(default_factory=dict)  # default settings of igm invert with this model
+    generation: Table = field(default_factory=dict)  # default settings of igm generate with this model
     info: Table = field(default_factory=dict)  # anything to keep with the checkpoint
 
     def __post_init__(self) -> None:
@@ -107,6 +108,7 @@ class Preset:
 
     def check(self) -> None:
         """Raises an :class:`InputError` if there is an invalid value, before anything is read."""
+        from igm_cli.core.checkpoint import GenerationDefaults
         from igm_cli.core.models import check_options
         from igm_cli.core.noise_schedule import ScheduleConfig
 
@@ -114,6 +116,7 @@ class Preset:
         architecture, _, options = self.architecture()
         check_options(architecture, options)
         self.settings()
+        GenerationDefaults(**self.generation)
 
     def architecture(self) -> tuple[str, Composition, dict[str, Any]]:
         """Returns the architecture, how its predictions compose, and its options."""
@@ -235,6 +238,7 @@ class Recipe:
 
         The dataset determines the size (width, height) of the images unless it is set elsewhere.
         """
+        from igm_cli.core.checkpoint import GenerationDefaults
         from igm_cli.core.models import architecture as of_name
         from igm_cli.core.noise_schedule import ScheduleConfig
 
@@ -252,6 +256,7 @@ class Recipe:
             "schedule": asdict(ScheduleConfig(**preset.schedule)),
             "crops": asdict(cut) if cut else {},
             "inference": preset.settings().to_dict(),
+            "generation": asdict(GenerationDefaults(**preset.generation)),
         }
         return [
             (f"{table}.{key}", _told(value), self.origin(table, key))
@@ -353,6 +358,7 @@ def model_spec(
         concepts=parser.name,
         concept_options=preset.concepts,
         inference=preset.inference,
+        generation=preset.generation,
         info={
             "dataset": adapter.name,
             "data": " and ".join(sources),

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import torch
 from pydantic import Field
@@ -48,6 +48,19 @@ def is_discriminative(info: Mapping[str, Any]) -> bool:
     return bool(info.get("discriminative", info.get("contrast")))
 
 
+@validated("generation setting")
+class GenerationDefaults:
+    """How a model draws where users do not say otherwise.
+
+    Attributes:
+        guidance: Factor of every contribution: 1 for AND, above 1 for more of it; None for 1, or what is usual for its kind.
+        sampler: ``ancestral`` or ``ddim``.
+    """
+
+    guidance: Annotated[float, Field(ge=1e-6, le=1000)] | None = None
+    sampler: Literal["ancestral", "ddim"] = "ancestral"
+
+
 @validated("field of a model's description")
 class ModelSpec:
     """Everything about a model but its weights.
@@ -65,6 +78,7 @@ class ModelSpec:
         concepts: Name of the concept parser, an installed plugin.
         concept_options: Options of the concept parser.
         inference: Settings of :class:`igm_cli.core.types.InversionSettings` tuned to the weights.
+        generation: Fields of :class:`GenerationDefaults`, tuned to the weights.
         info: Provenance: data, command, steps, metrics, licence.
     """
 
@@ -77,6 +91,7 @@ class ModelSpec:
     concepts: str
     concept_options: Table = field(default_factory=dict)
     inference: Table = field(default_factory=dict)
+    generation: Table = field(default_factory=dict)
     info: Table = field(default_factory=dict)
     scale: Annotated[float, Field(ge=0, le=100)] = 0.0
     margin: Annotated[int, Field(ge=0, le=2**14)] = 0
@@ -128,8 +143,9 @@ def save_checkpoint(
 def write_description(folder: Path, spec: ModelSpec) -> None:
     """Writes igm.json: all that describes a model but its networks and schedule."""
     names = ("concepts", "concept_options", "space", "composition", "image_size", "inference", "info")
-    scale = {"scale": spec.scale, "margin": spec.margin} if spec.scale else {}
-    write_json(folder / DESCRIPTION, {"format": FORMAT} | {name: getattr(spec, name) for name in names} | scale)
+    more: dict[str, Any] = {"scale": spec.scale, "margin": spec.margin} if spec.scale else {}
+    more |= {"generation": spec.generation} if spec.generation else {}
+    write_json(folder / DESCRIPTION, {"format": FORMAT} | {name: getattr(spec, name) for name in names} | more)
 
 
 def add_to_description(

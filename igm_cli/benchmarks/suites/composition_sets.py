@@ -18,7 +18,7 @@ from igm_cli.benchmarks.scores import Rows
 from igm_cli.benchmarks.suite import Row
 from igm_cli.benchmarks.suites.composition_judges import KINDS, DescribedObjects, Judges
 from igm_cli.benchmarks.timing import timed
-from igm_cli.core.checkpoint import Checkpoint
+from igm_cli.core.checkpoint import Checkpoint, GenerationDefaults
 from igm_cli.core.denoiser import Denoiser
 from igm_cli.core.inference.call_counter import CallCounter
 from igm_cli.core.inference.engine import invert
@@ -34,6 +34,15 @@ CONDITIONAL = "conditional"
 
 TOLD = ("shape", "material")  # kinds that are reported
 
+CHANGED: Mapping[str, Mapping[str, Any]] = {
+    "unguided": {"guidance": 1.0},
+    "ancestral": {"sampler": "ancestral"},
+    "ddim": {"sampler": "ddim"},
+    "ula": {"sampler": "ancestral"},
+    "particles": {"sampler": "ancestral"},
+}
+"""Settings of igm generate that methods change."""
+
 MORE = {"ula": ("correct", "Langevin steps a level"), "particles": ("particles", "particles")}
 """Methods with an option of the suite of their own, and what it counts."""
 
@@ -48,7 +57,7 @@ class Drawn(NamedTuple):
 
 def sampling(method: str, numbers: Mapping[str, int]) -> dict[str, Any]:
     """Returns the settings of igm generate for a method of the suite."""
-    how: dict[str, Any] = {"steps": numbers["steps"], "sampler": "ddim" if method == "ddim" else "ancestral"}
+    how: dict[str, Any] = {"steps": numbers["steps"], **CHANGED.get(method, {})}
     if method in MORE:
         option, _ = MORE[method]
         how[option] = numbers[option]
@@ -111,13 +120,26 @@ class DrawnSplit(ABC):
         """Returns a batch of samples."""
 
     def _sampled(
-        self, method: str, model: Denoiser, first: int, other: bool, concepts: Tensor, *composed: Any
+        self,
+        method: str,
+        model: Denoiser,
+        first: int,
+        other: bool,
+        concepts: Tensor,
+        own: Mapping[str, Any] | None = None,
+        **composed: Any,
     ) -> list[Drawn]:
-        """Returns one model's samples of concepts; the last arguments are those of :meth:`Composed.of`."""
+        """Returns one model's samples of concepts, with its ``own`` defaults; ``composed`` as in :meth:`Composed.of`."""
         counter, count, (width, height) = CallCounter(model), len(concepts), self.scenes.image_size
-        how = sampling(method, self.numbers)
+        default = GenerationDefaults(**own or {})
+        how = {
+            "sampler": default.sampler,
+            "guidance": default.guidance or 1.0,
+            **sampling(method, self.numbers),
+        }
         corrector = Langevin(how.pop("correct")) if "correct" in how else None
-        asked, seed = Composed.of(counter, concepts, *composed), self.own_seed(other)
+        asked = Composed.of(counter, concepts, guidance=how.pop("guidance"), **composed)
+        seed = self.own_seed(other)
         images, (seconds, _) = timed(
             lambda: sample(asked, (3, height, width), seed=seed, first=first, corrector=corrector, **how).cpu(),
             self.device,
@@ -156,8 +178,11 @@ class Sets(DrawnSplit):
         longest = max(map(len, truths))
         concepts = torch.stack([torch.cat([t, t.new_zeros(longest - len(t), 2)]) for t in truths])
         present = torch.tensor([[k < len(t) for k in range(longest)] for t in truths])
-        asked = concepts.to(self.device), self.checkpoint.spec.composition, present.to(self.device)
-        return self._sampled(method, self.checkpoint.denoiser, first, other, *asked)
+        spec = self.checkpoint.spec
+        return self._sampled(
+            method, self.checkpoint.denoiser, first, other, concepts.to(self.device), spec.generation,
+            composition=spec.composition, present=present.to(self.device),
+        )  # fmt: skip
 
     def _said(self, image: Tensor, number: int) -> Row:
         truth = self.scenes[self.items[number]].truth

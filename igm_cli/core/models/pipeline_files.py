@@ -292,12 +292,14 @@ class PipelineDescription:
         space: Labels and templates it was trained on; None if it does not say.
         composition: How its predictions compose; the paper uses the mean with pretrained models.
         inference: Inversion settings: the published ones, overridden by those tuned to its weights.
-        info: Provenance, as :class:`igm_cli.core.checkpoint.ModelSpec` has it.
+        generation: Generation settings tuned to its weights, as :class:`igm_cli.core.checkpoint.ModelSpec` has them.
+        info: Provenance, as it has it.
     """
 
     space: Text | None = None
     composition: Composition = "mean"
     inference: Mapping[str, Any] = field(default_factory=lambda: dict(PUBLISHED))
+    generation: Mapping[str, Any] = field(default_factory=dict)
     info: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -314,8 +316,9 @@ def read_description(path: Path) -> PipelineDescription:
         space, composition = ConceptSpace.from_dict(data["space"]), data.get("composition", "mean")
         if not isinstance(space, Text) or composition not in ("sum", "mean"):
             raise ValueError("its concepts are not labels")
-        inference, info = {**PUBLISHED, **data.get("inference", {})}, dict(data.get("info", {}))
-        return PipelineDescription(space, composition, inference, info)
+        inference = {**PUBLISHED, **data.get("inference", {})}
+        generation, info = dict(data.get("generation", {})), dict(data.get("info", {}))
+        return PipelineDescription(space, composition, inference, generation, info)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path / DESCRIPTION} does not describe a text-to-image pipeline: {reason(error)}"
