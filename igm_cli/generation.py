@@ -105,7 +105,9 @@ class Generation:
                 )
         self.name = " + ".join(model.name for model in models)
         own = GenerationDefaults(**models[0].generation)
-        self.guidance, self.sampler = s.guidance or own.guidance or 1.0, s.sampler or own.sampler
+        self.guidance = s.guidance or own.guidance or 1.0
+        # The weights of particles are those of ancestral steps.
+        self.sampler = s.sampler or ("ancestral" if s.particles > 1 else own.sampler)
         told = {**asdict(s), "guidance": self.guidance, "sampler": self.sampler, "batch_size": None}
         # What else a text-to-image model could be asked about changes nothing.
         identities = [{k: v for k, v in model.identity.items() if k != "labels"} for model in models]

@@ -17,8 +17,8 @@ from igm_cli.open_model import process_device
 AS_IS = "{label}"
 """The template for labels that are whole prompts, or classes."""
 
-PIPELINE_GUIDANCE = 7.5
-"""Factor of contributions when text-to-image models generate; the default of diffusers."""
+PIPELINE_DRAWING: Mapping[str, Any] = {"guidance": 7.5, "sampler": "ddim"}
+"""How text-to-image models draw unless their description says otherwise: as diffusers does, without fresh noise on the way."""
 
 _CHANGING_RESULTS = ("variant", "dtype", "quantize", "size", "config", "prediction")
 """Loading options that change results, as offloading and the kind of attention do not."""
@@ -123,7 +123,7 @@ def open_pipeline(
         },
         encode=lambda image, views: encoded_views(opened.denoiser.encode, image, views),
         decode=lambda latents: opened.denoiser.decode(latents),
-        generation={"guidance": PIPELINE_GUIDANCE, **description.generation},
+        generation={**PIPELINE_DRAWING, **description.generation},
         guidance_told=index.guidance if index else None,
         joins="sum",  # Composable Diffusion (Liu et al. 2022, eq. 13): every prompt with its own guidance
         **said_in(description.info),

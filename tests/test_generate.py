@@ -332,7 +332,9 @@ def painter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_text_to_image_model_draws_labels(painter):
     made = igm_cli.generate("cat AND NOT dog", painter, 2, device="cpu", **QUICK)
     assert [r.items for r in made] == [[{"label": "cat", "confidence": None}]] * 2
-    assert {r.guidance for r in made} == {7.5} and made[0].weights == [1, -1]
+    assert {(r.guidance, r.sampler) for r in made} == {(7.5, "ddim")} and made[0].weights == [1, -1]
+    several = igm_cli.generate("cat", painter, device="cpu", particles=2, **QUICK)
+    assert several[0].sampler == "ancestral"
     assert made[0].picture.size == tuple(made[0].size) and pixels(made[0]) != pixels(made[1])
     assert pixels(igm_cli.generate("cat", painter, device="cpu", **QUICK)[0]) != pixels(made[0])
     with pytest.raises(UsageError, match="it shows dog and does not"):
