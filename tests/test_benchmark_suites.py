@@ -59,7 +59,10 @@ def test_every_number_is_in_the_results(run: Run) -> None:
         assert list(run.out.glob("cost-*.csv"))  # which has a file per axis instead
         return
     with path.open(newline="", encoding="utf-8") as file:
-        lines = {tuple(line[key] for key in list(line)[:-3]): line for line in csv.DictReader(file)}
+        lines = {tuple(line[key] for key in list(line)[:-4]): line for line in csv.DictReader(file)}
+    page = (run.out / "report.md").read_text(encoding="utf-8")
+    heads = {line["column of the report"] for line in lines.values()} - {""}
+    assert heads and all(f" {head} " in page for head in heads)
     found = 0
     for split, parts in run.summary["splits"].items():
         for first, scores in parts.items():

@@ -95,12 +95,13 @@ def rate(hits: Sequence[float], trials: Sequence[float]) -> Estimate:
     """Returns the proportion of trials that are hits, both counted per image, with its bootstrap interval.
 
     If all or none are hits, resamples do not differ, so the interval is Wilson's of independent trials.  For few images
-    it is that of :func:`clustered_rate`.
+    it is that of :func:`clustered_rate`, or Wilson's if each is a single trial.
     """
     hits, trials = _tried(hits, trials)
-    if len(trials) < ENOUGH:
+    if len(trials) < ENOUGH and any(count != 1 for count in trials):
         return clustered_rate(hits, trials)
-    return _wilson(sum(hits), sum(trials)) if sum(hits) in (0, sum(trials)) else ratio(hits, trials)
+    exact = len(trials) < ENOUGH or sum(hits) in (0, sum(trials))
+    return _wilson(sum(hits), sum(trials)) if exact else ratio(hits, trials)
 
 
 def clustered_rate(hits: Sequence[float], trials: Sequence[float]) -> Estimate:

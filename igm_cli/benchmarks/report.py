@@ -21,6 +21,9 @@ Column: TypeAlias = tuple[str, Callable[[Any], str]]
 
 GRID_ROWS = 9  # rows of a grid, shared by the splits
 ACROSS = 3  # methods beside the truth: more would be too small to read
+HEAD = "column of the report"
+"""Column of a table of results that tells what its figure is called in the report, if it is shown there."""
+
 _WRONG, _RIGHT = (200, 40, 40), (255, 255, 255)
 
 
@@ -132,16 +135,22 @@ def scored_report(
     heads = ("method", "what it is and how it was trained")
     shown += [*tables, Table("methods", "What was compared", heads, methods)]
     splits = scored.to_dict()
+    heads_of = {split: _heads(bench.columns(split, scores)) for split, scores in scored.scores.items()}
     rows = [
-        [split, label, str(scores["images"]), name, *map(repr, estimate)]
+        [split, label, str(scores["images"]), name, *map(repr, estimate), heads_of[split].get(name, "")]
         for split, labels in splits.items()
         for label, scores in labels.items()
         for name, estimate in scores.items()
         if name != "images"
     ]
-    columns = ("split", "method", "images", "figure", "value", "low", "high")
+    columns = ("split", "method", "images", "figure", "value", "low", "high", HEAD)
     results = Table("results", "Every figure", columns, rows)
     return Report(shown, [results], figures, {"splits": splits, **found, "methods": dict(infos)}, suite.notes)
+
+
+def _heads(columns: Mapping[str, str]) -> dict[str, str]:
+    """Returns the heads of declared columns by the estimates that they show."""
+    return {cell.split()[-1]: head for head, cell in columns.items()}
 
 
 def declared_tables(suite: str, **rows: Sequence[Sequence[str]]) -> list[Table]:

@@ -50,6 +50,11 @@ def test_rates_without_spread_have_wilsons_interval() -> None:
     assert rate([1, 5, 4, 2, 0, 3], trials) == ratio([1, 5, 4, 2, 0, 3], trials)
 
 
+def test_single_trials_of_few_images_are_independent() -> None:
+    assert rate([1, 0, 1, 1], [1] * 4) == proportion([True, False, True, True])
+    assert rate([1] * 5, [1] * 5) == proportion([True] * 5)
+
+
 def test_one_image_has_no_interval() -> None:
     for one in (rate([3], [4]), rate([3, 0], [4, 0]), clustered_rate([3], [4]), clustered_rate([0, 3], [0, 4])):
         assert one.value == 0.75 and math.isnan(one.low) and math.isnan(one.high)

@@ -14,7 +14,6 @@ from igm_cli.benchmarks.intervals import UNKNOWN, Estimate, mean, proportion, ra
 from igm_cli.benchmarks.scores import Paired, grouped, rows_by_split
 from igm_cli.benchmarks.suite import Infos, Plot, Record, Report, Row, Table
 from igm_cli.benchmarks.suites.decomposition_points import AUTO, COUPLED, DEMANDED, RESONATOR
-from igm_cli.errors import percentage
 
 SLOWER = 1.1
 """Ratio of times that counts as slower; repeated calls of the same method differ by as much."""
@@ -166,16 +165,17 @@ DETAILS: Sequence[report.Column] = (
     ("method", lambda s: str(s["label"])),
     ("all right", lambda s: report.percent(s.exact) if "exact" in s.estimates else ""),
     ("factors right", lambda s: report.percent(s.estimates["right"]) if "right" in s.estimates else ""),
-    (
-        "sure and wrong",
-        lambda s: percentage(s.estimates["astray"].value) if "exact" in s.estimates else "",
-    ),
+    ("sure and wrong", lambda s: report.percent(s.estimates["astray"]) if "exact" in s.estimates else ""),
     ("iterations", lambda s: f"{s.estimates['iterations'].value:.1f}"),
     ("operations", lambda s: f"{s.estimates['operations'].value:.3g}"),
     ("seconds", lambda s: _seconds(s["seconds"]) + f" (from {100 * s['share']:.2g} %)" * (s["share"] != 1)),
     ("processor", lambda s: _seconds(s["cpu_seconds"])),
     ("problems", lambda s: str(s["problems"])),
 )
+
+
+HEADS = {"exact": "all right", "right": "factors right", "astray": "sure and wrong", "cpu_seconds": "processor"}
+"""Heads of estimates in :data:`DETAILS` that have other names."""
 
 
 def _race_rows(
@@ -224,8 +224,9 @@ def _results_table(splits: Mapping[str, Sequence[Score]]) -> Table:
     for split, s in ((split, s) for split, part in splits.items() for s in part):
         for name, number in list(s.to_dict().items())[1:]:
             triple = number if isinstance(number, list) else [number, "", ""]
-            rows.append([split, s["point"], s["label"], str(s["problems"]), name, *map(repr, triple)])
-    columns = ("split", "point", "method", "problems", "figure", "value", "low", "high")
+            head = HEADS.get(name, name if name in dict(DETAILS) else "")
+            rows.append([split, s["point"], s["label"], str(s["problems"]), name, *map(repr, triple), head])
+    columns = ("split", "point", "method", "problems", "figure", "value", "low", "high", report.HEAD)
     return Table("results", "Every figure", columns, rows)
 
 
