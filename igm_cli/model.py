@@ -187,12 +187,12 @@ def expressions(given: Any) -> list[str]:
     return listed
 
 
-def open_checkpoint(model: str | Path | None, concepts: str | None, device: str) -> Model:
+def open_checkpoint(model: str | Path | None, concepts: str | ConceptParser | None, device: str) -> Model:
     """Opens a trained checkpoint with the arguments of :func:`igm_cli.load`; its weights are loaded at first use.
 
-    A ``Path`` is the folder itself, also where a bundled model has its name.
+    A ``Path`` is the folder itself, also where a bundled model has its name.  ``concepts`` may also be the parser itself.
     """
-    asked = registry.concept_parser(concepts, typed=True) if concepts else None
+    asked = registry.concept_parser(concepts, typed=True) if isinstance(concepts, str) else concepts
     if getattr(asked, "reads", "images") == "vectors":
         raise UsageError(f"--concepts {concepts} are of bound vectors; take them apart by igm decompose")
     folder = resolve_model(named(model), asked.name if asked else None)
