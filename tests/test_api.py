@@ -22,6 +22,7 @@ import torch
 from codebook_files import write_problems
 from conftest import ROOT, Here
 from PIL import Image
+from safetensors.torch import load_file
 from test_cli import schema
 
 import igm_cli as igm
@@ -283,6 +284,48 @@ def test_codebooks(tmp_path: Path, here: Here) -> None:
     assert valid(count)["k"] == 2
     with pytest.raises(igm.IgmError, match="vector 0 is zero"):
         igm.decompose(torch.zeros(512), books)
+
+
+def test_vectors_and_codebooks_in_every_form(tmp_path: Path) -> None:
+    problems = random_problems(12, 3, 512, 2, seed=2)
+    books = problems.codebooks.spectra
+    array = problems.vectors.numpy()
+    np.save(tmp_path / "y.npy", array[0])
+    write_problems(tmp_path / "books.safetensors", problems)
+    held = load_file(tmp_path / "books.safetensors")
+    named: Any = {"shape": books[0].numpy(), "color": books[1].tolist(), "place": list(books[2])}
+    readonly = np.load(tmp_path / "y.npy", mmap_mode="r")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for vectors in (tmp_path / "y.npy", readonly, array[0].tolist(), problems.vectors[0].requires_grad_()):
+            alone: Any = igm.decompose(vectors, books, device="cpu")
+            assert [item["index"] for item in alone.items] == problems.truth[0].tolist()
+        for several, codebooks in (
+            (list(array), held),
+            (list(problems.vectors), named),
+            (array.tolist(), books),
+        ):
+            found: Any = igm.decompose(several, codebooks, device="cpu")
+            assert [[item["index"] for item in each.items] for each in found] == problems.truth.tolist()
+    assert igm.count(tmp_path / "y.npy", codebooks=held, device="cpu").k == 1
+    wrong: Any = (
+        (array, None, r"a .safetensors file, or an array or tensor \[n,D\] of each factor, not None"),
+        (array, {"factor_1": books[0]}, "has factor_1 but no factor_0"),
+        (array, {"one": "a"}, "codebook 0 holds texts, not numbers"),
+        ([array[0], array[1, :5]], books, "the array of vectors cannot be made one array"),
+        ({"y": array}, books, "holds values of the type object, not numbers"),
+        (array[0] > 0, books, "holds truth values"),
+    )
+    for vectors, codebooks, says in wrong:
+        with pytest.raises(igm.IgmError, match=says):
+            igm.decompose(vectors, codebooks, device="cpu")
+    with pytest.raises(igm.IgmError, match=r"cannot be a list; name it as count\(vectors, codebooks=...\)"):
+        igm.count(array, books)  # type: ignore[call-overload]
+    with pytest.warns(
+        UserWarning, match=r"explains \d\d % of the vector; the rest is noise, or products that are no"
+    ):
+        noise = torch.randn(512, generator=torch.Generator().manual_seed(0))
+        igm.count(problems.vectors[0] + 2 * noise, codebooks=books, device="cpu")
 
 
 def test_the_schemas_are_those_of_the_models() -> None:

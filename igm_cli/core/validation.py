@@ -150,7 +150,7 @@ def whole_number(name: str, value: Any, least: int | None = None) -> int | None:
     try:
         number = operator.index(value)
     except TypeError as error:
-        raise UsageError(f"{name} must be a whole number, not {str(value)[:40]!r}") from error
+        raise UsageError(f"{name} must be a whole number, not {shown(value, 40)}") from error
     if isinstance(value, bool):
         raise UsageError(f"{name} must be a whole number, not {value}")
     if least is not None and number < least:
