@@ -22,7 +22,7 @@ from typing import Any, Literal, overload
 from igm_cli.bundled import DEFAULT_CONCEPTS, named, names_checkpoint, names_pipeline
 from igm_cli.core.validation import texts, whole_number
 from igm_cli.energy_map import EnergyMap
-from igm_cli.errors import IgmError, UsageError, near_names
+from igm_cli.errors import IgmError, InputError, MissingError, PluginError, UsageError, near_names
 from igm_cli.model import Model, expressions, open_checkpoint
 from igm_cli.open_model import in_float32
 from igm_cli.pixels import warn
@@ -44,10 +44,14 @@ __all__ = [
     "IgmError",
     "ImageCount",
     "ImageResult",
+    "InputError",
     "LabelResult",
+    "MissingError",
     "Model",
+    "PluginError",
     "Result",
     "SharedResult",
+    "UsageError",
     "VectorCount",
     "VectorResult",
     "count",

@@ -65,7 +65,7 @@ def test_the_package_is_light_to_import() -> None:
     assert done.stdout.strip() == "[]"
     with pytest.raises(AttributeError, match="no attribute 'loda'"):
         igm.loda  # noqa: B018
-    assert set(igm.__all__) <= set(dir(igm))
+    assert set(igm.__all__) <= set(dir(igm)) and issubclass(igm.MissingError, igm.IgmError)
 
 
 def test_a_result_is_the_record_that_the_command_prints(
@@ -109,6 +109,15 @@ def test_images_in_every_form_give_the_same(model: igm.Model, pictures: Path) ->
         (np.zeros((8, 8, 3), dtype=complex), "the type complex128"),
         (np.zeros((1, 8, 3)), "8×1 pixels"),
         ("nowhere.png", "does not exist"),
+        (None, "image is None; check the path given to its reader"),
+        ((each for each in "ab"), "image is of the type generator; make a list"),
+        (b"GIF89a", r"image is of the type bytes; give the bytes of a file as io.BytesIO\(...\)"),
+        ({"a": 1}, "image is of the type dict; give a path"),
+        (
+            np.zeros((8, 8, 3)).tolist(),
+            r"image 1 is of the type list; make an array of numbers by numpy.array\(...\)",
+        ),
+        ([1, 2], r"image 1 is of the type int; make an array"),
     ],
 )
 def test_what_is_no_image_is_refused(model: igm.Model, value: Any, says: str) -> None:
@@ -439,5 +448,46 @@ def test_open_files_are_images(model: igm.Model, tmp_path: Path) -> None:
     held = model.invert(io.BytesIO((tmp_path / "a.png").read_bytes()), k=1, **QUICK)
     assert named.items == opened.items == held.items and named.sha256 == opened.sha256 == held.sha256
     assert opened.image.endswith("a.png") and held.image == "image"
-    with (tmp_path / "a.png").open(encoding="latin-1") as file, pytest.raises(igm.IgmError, match="mode 'rb'"):
-        model.invert(file)
+    for encoding in ("latin-1", "utf-8"):
+        opened_as_text = (tmp_path / "a.png").open(encoding=encoding)
+        with opened_as_text, pytest.raises(igm.IgmError, match="mode 'rb'"):
+            model.invert(opened_as_text)
+    with (tmp_path / "a.png").open("rb") as file, Image.open(tmp_path / "a.png") as unread:
+        pass
+    for closed in (file, unread):
+        with pytest.raises(igm.IgmError, match=r"closed.*; open"):
+            model.invert(closed)
+
+
+def test_progress_is_told_to_a_function(model: igm.Model) -> None:
+    image, problems = Image.new("RGB", (48, 32), "teal"), random_problems(6, 2, 200, 1, seed=0)
+    calls: list[Any] = [
+        lambda progress: model.invert(image, k=1, progress=progress),
+        lambda progress: model.invert_shared([image, image], k=1, progress=progress),
+        lambda progress: model.generate("pos(0.3,0.5)", steps=2, progress=progress),
+        lambda progress: igm.decompose(problems.vectors, problems.codebooks, progress=progress),
+    ]
+    for call in calls:
+        with pytest.raises(igm.IgmError, match=r"progress is a function of .*, such as print, not True"):
+            call(True)
+
+
+def test_torchs_default_type_changes_no_answer(model: igm.Model) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (32, 48, 3), dtype=np.uint8)
+    usual = [model.invert(image, k=1, **QUICK), model.generate("pos(0.3,0.5)", steps=2)[0]]
+    torch.set_default_dtype(torch.float64)
+    try:
+        other = [model.invert(image, k=1, **QUICK), model.generate("pos(0.3,0.5)", steps=2)[0]]
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert [untimed(valid(each)) for each in other] == [untimed(valid(each)) for each in usual]
+
+
+def test_notebooks_show_the_pictures_that_results_hold(model: igm.Model) -> None:
+    picture = '<img src="data:image/png;base64,'
+    image = Image.new("RGB", (48, 32), "teal")
+    assert model.generate("pos(0.3,0.5)", steps=2)[0]._repr_html_().startswith(picture)
+    shared = model.invert_shared([image, image], k=1, **QUICK)
+    assert shared._repr_html_().count(picture) == 2
+    assert pickle.loads(pickle.dumps(shared))._repr_html_().startswith("<table>")

@@ -158,6 +158,13 @@ def whole_number(name: str, value: Any, least: int | None = None) -> int | None:
     return number
 
 
+def reporter(progress: Any) -> Callable[[str, int, int], None]:
+    """Returns what is called with progress: the function given, or one that does nothing."""
+    if progress and not callable(progress):
+        raise UsageError(f"progress is a function of (what, done, total), such as print, not {shown(progress)}")
+    return progress or (lambda what, done, total: None)
+
+
 def texts(name: str, value: Any) -> list[str]:
     """Returns an argument that is a list of text; raises a :class:`UsageError` if it is not, or text itself."""
     if isinstance(value, Iterable) and not isinstance(value, str):
