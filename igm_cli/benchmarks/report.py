@@ -127,8 +127,7 @@ def scored_report(
             shown.append(replace(again, name=f"{again.name}-common"))
     told = {"model": found["model"], **infos} if "model" in found else infos
     methods = [
-        [name, "; ".join(f"{key} {_brief(v)}" for key, v in info.items() if v != {})]
-        for name, info in told.items()
+        [name, "; ".join(f"{key} {_brief(v)}" for key, v in info.items())] for name, info in told.items()
     ]
     heads = ("method", "what it is and how it was trained")
     shown += [*tables, Table("methods", "What was compared", heads, methods)]
