@@ -22,8 +22,9 @@ from typing import Any, Literal, overload
 from igm_cli.bundled import DEFAULT_CONCEPTS, named, names_checkpoint, names_pipeline
 from igm_cli.core.validation import texts, whole_number
 from igm_cli.energy_map import EnergyMap
-from igm_cli.errors import IgmError, UsageError, near_names
+from igm_cli.errors import IgmError, InputError, MissingError, PluginError, UsageError, near_names
 from igm_cli.model import Model, expressions, open_checkpoint
+from igm_cli.open_model import in_float32
 from igm_cli.pixels import warn
 from igm_cli.records import (
     GeneratedImage,
@@ -43,10 +44,14 @@ __all__ = [
     "IgmError",
     "ImageCount",
     "ImageResult",
+    "InputError",
     "LabelResult",
+    "MissingError",
     "Model",
+    "PluginError",
     "Result",
     "SharedResult",
+    "UsageError",
     "VectorCount",
     "VectorResult",
     "count",
@@ -63,6 +68,7 @@ _OF_LOAD = ("concepts", "device", "labels", "templates", *_LOADING)
 _OF_VECTORS = ("codebooks", "concepts", "binding", "k_max", "seed", "device", "progress")
 
 
+@in_float32
 def load(
     model: str | Path | None = None,
     *,
@@ -89,7 +95,7 @@ def load(
     """
     _refuse_unknown("load", loading, ("model", *_OF_LOAD))
     if not (model is None or isinstance(model, str | PathLike)):
-        raise UsageError(f"a model is given by its name, folder or file, not by {str(model)[:60]!r}")
+        raise UsageError(f"a model is given by its name, folder or file, not by a {type(model).__name__}")
     name = named(model)
     if labels is None and templates is None and not loading and not names_pipeline(name, concepts):
         opened = open_checkpoint(name, concepts, str(device))
@@ -130,6 +136,7 @@ def invert(images: Any, model: str | Path | None = None, **options: Any) -> Imag
     return _loaded("invert", model, options).invert(images, **options)  # type: ignore[no-any-return]
 
 
+@in_float32
 def generate(
     expression: str | Sequence[str],
     model: str | Path | Sequence[str | Path] | None = None,
@@ -171,26 +178,30 @@ def generate(
 
 
 @overload
+def count(images: Any, model: str | Path | None = None, *, codebooks: Any, **options: Any) -> Any: ...
+
+
+@overload
 def count(
     images: list[Any] | tuple[Any, ...], model: str | Path | None = None, **options: Any
 ) -> list[ImageCount]: ...
 
 
 @overload
-def count(images: Any, model: str | Path | None = None, *, codebooks: Any, **options: Any) -> Any: ...
-
-
-@overload
 def count(images: Any, model: str | Path | None = None, **options: Any) -> ImageCount: ...
 
 
-def count(images: Any, model: str | Path | None = None, **options: Any) -> Any:
+@in_float32
+def count(images: Any, model: Any = None, **options: Any) -> Any:
     """Estimates the number of concepts in one image or several, or with ``codebooks`` the number of products in bound vectors.
 
     ``options`` are those of :func:`load` and of :meth:`Model.count`; for vectors ``codebooks``, ``binding``, ``k_max``,
     ``seed``, ``device`` and ``progress``.
     """
     if "codebooks" not in options:
+        if not (model is None or isinstance(model, str | PathLike)):
+            way_out = "name it as count(vectors, codebooks=...) if it holds the codebooks of bound vectors"
+            raise UsageError(f"the model cannot be a {type(model).__name__}; {way_out}")
         return _loaded("count", model, options).count(images, **options)
     from igm_cli.vectors import MOST_PRODUCTS, open_vectors
 
@@ -203,6 +214,7 @@ def count(images: Any, model: str | Path | None = None, **options: Any) -> Any:
     return session.each(session.count, images, progress)
 
 
+@in_float32
 def decompose(
     vectors: Any,
     codebooks: Any,
@@ -215,12 +227,12 @@ def decompose(
     device: str = "auto",
     progress: Any = None,
     **unknown: Any,
-) -> VectorResult | list[VectorResult]:
+) -> Any:  # a VectorResult or a list of them, by the shape of the vectors, which their type does not tell
     """Finds the codewords that bound vectors are made of.
 
     Args:
         vectors: A path (.npy, .npz, .safetensors), or an array or tensor ``[D]`` or ``[B,D]``.
-        codebooks: A .safetensors file, or an array or tensor ``[n,D]`` per factor.
+        codebooks: A .safetensors file, or an array or tensor ``[n,D]`` per factor, or a dictionary of these.
         binding: How codewords are bound; None takes the file's, or guesses it from the codewords.
         k: Number of products in each vector.
         method: ``auto``, ``coupled``, ``attention``, ``resonator``, ``factorizer`` or ``exhaustive``.
@@ -231,7 +243,7 @@ def decompose(
         **unknown: Refused.
 
     Returns:
-        A list with one result per vector, or the result itself for a single ``[D]``.
+        A list with one :class:`VectorResult` per vector, or the result itself for a single ``[D]``.
 
     Raises:
         IgmError: If the vectors, the codebooks or the settings cannot be used; the message says what to do.
@@ -243,10 +255,10 @@ def decompose(
     )
     settings = vector_settings(k, method, iterations)
     session = open_vectors(codebooks, settings=settings, binding=binding, seed=seed, device=device)
-    return session.each(session.invert, vectors, progress)  # type: ignore[no-any-return]
+    return session.each(session.invert, vectors, progress)
 
 
-def _loaded(function: str, model: str | Path | None, options: dict[str, Any]) -> Model:
+def _loaded(function: str, model: Any, options: dict[str, Any]) -> Model:
     """Loads a model for a function, removing the loading options from ``options``."""
     from igm_cli.core.types import InversionSettings
 

@@ -10,6 +10,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from igm_cli.core.validation import reporter
 from igm_cli.errors import InputError, UsageError, counted
 from igm_cli.imaging import Frame, from_model, to_rgb
 from igm_cli.open_model import OpenModel
@@ -107,7 +108,7 @@ class Evaluation:
         """Inverts and judges all images; inversion settings not ``given`` are the model's own."""
         session = ImageSession(self.model, fit=None, given=given, note=self.note)
         judged: list[Judged] = []
-        tell = progress or (lambda what, done, total: None)
+        tell = reporter(progress)
         tell("evaluating", 0, self.count)
         for first in range(0, self.count, session.batch_size):
             rows = range(first, min(first + session.batch_size, self.count))

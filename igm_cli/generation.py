@@ -17,7 +17,7 @@ from igm_cli.core.files import fingerprint_of
 from igm_cli.core.inference.call_counter import CallCounter
 from igm_cli.core.sampling import Composed, Hamiltonian, Langevin, sample, sample_any
 from igm_cli.core.sampling.composed import require_alike
-from igm_cli.core.validation import Natural, validated
+from igm_cli.core.validation import Natural, reporter, validated
 from igm_cli.errors import UsageError
 from igm_cli.imaging import Frame, from_model, pixel_hash
 from igm_cli.open_model import OpenModel, suitable_batch
@@ -180,7 +180,7 @@ class Generation:
 
     def _sampled(self, model: Composed, numbers: range, progress: Progress | None) -> Tensor:
         """Returns samples ``[B,C,H,W]`` for the images with the given numbers."""
-        s, tell = self.settings, progress or (lambda what, done, total: None)
+        s, tell = self.settings, reporter(progress)
         what = f"noise levels: image {numbers.start + 1} to {numbers.stop}"
         return sample(
             model, self._shape, sampler=self.sampler, particles=s.particles,

@@ -199,7 +199,11 @@ def from_array(values: Any, name: str, scaling: Scaling | None = None) -> Image:
             raise InputError(
                 f"{name} is damaged ({kind_and_message(error)[:120]}); save the image again"
             ) from error
+        except (AssertionError, AttributeError, ValueError) as error:
+            told = kind_and_message(error)[:120]
+            raise InputError(f"{name} was closed before it was read ({told}); open the image again") from error
         return _large_enough(image, name)
+    _refuse_other(values, name)
     shape = list(getattr(values, "shape", ()))
     is_tensor = hasattr(values, "detach")
     if is_tensor:
@@ -223,6 +227,30 @@ def from_array(values: Any, name: str, scaling: Scaling | None = None) -> Image:
     if given and layered and pixels.shape[2] == 4:
         scaled[..., 3] = to_bytes(pixels[..., 3], usual, name, cut=True)
     return _large_enough(to_rgb(Image.fromarray(scaled)), name)
+
+
+def _refuse_other(values: Any, name: str) -> None:
+    """Refuses what is neither an array nor a tensor, and says how to make an image of it."""
+    what, way_out = (
+        f"of the type {type(values).__name__}",
+        "give a path, an open file, a PIL image, an array or a tensor",
+    )
+    if values is None:
+        what, way_out = (
+            "None",
+            "check the path given to its reader, such as cv2.imread, where there may be no image",
+        )
+    elif isinstance(values, bytes | bytearray | memoryview):
+        way_out = "give the bytes of a file as io.BytesIO(...)"
+    elif isinstance(values, list | tuple | int | float):
+        way_out = "make an array of numbers by numpy.array(...)"
+    elif hasattr(values, "__next__"):
+        way_out = "make a list of what it yields"
+    elif not isinstance(values, type) and (
+        hasattr(values, "__array__") or hasattr(values, "__array_interface__")
+    ):
+        return
+    raise InputError(f"{name} is {what}; {way_out}")
 
 
 def refuse_large(size: Sequence[int], mode: str, name: str) -> None:
@@ -264,10 +292,12 @@ def to_rgb(
     scaling = scaling or Scaling()
     if image.mode.startswith("I") or image.mode == "F":
         return scaling.grey(image, name).convert("RGB")
+    if image.mode == "La":  # Pillow converts it to nothing else
+        image = image.convert("LA")
     if "transparency" in image.info and image.mode not in ("RGBA", "LA"):
         image = image.convert("RGBA")
     image = scaling.colours(image, name, deep)
-    if image.mode in ("PA", "La", "RGBa"):
+    if image.mode in ("PA", "RGBa"):
         image = image.convert("RGBA")
     if image.mode in ("RGBA", "LA"):
         white = Image.new("RGB", image.size, (255, 255, 255))

@@ -80,7 +80,13 @@ class ImageInputs:
         if isinstance(image, str | Path):
             return next(iter(self.read(Source.of(home_expanded(image)))))
         if callable(getattr(image, "read", None)):  # an open file
-            data, name = image.read(), str(getattr(image, "name", name))
+            name = str(getattr(image, "name", name))
+            try:
+                data = image.read()
+            except UnicodeDecodeError:
+                data = ""
+            except ValueError as error:
+                raise InputError(f"{name} is closed; open it again, or give its path") from error
             if not isinstance(data, bytes):
                 raise InputError(f"{name} is not open as bytes; open it with mode 'rb', or give its path")
             digest = hashlib.sha256(data).hexdigest()

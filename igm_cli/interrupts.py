@@ -18,8 +18,8 @@ Handler: TypeAlias = Callable[[int, "FrameType | None"], Any]
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
-CONTINUES = "with --output the same command continues where it stopped"
-"""What an interruption says of results, unless something else is known."""
+ANEW = "the same command starts again"
+"""What an interruption says unless something else is known."""
 
 ECHO = 2.0
 """Seconds within which several processes ignore a second signal: terminal and launcher both send the first one."""
@@ -28,7 +28,7 @@ ECHO = 2.0
 class Interrupted(BaseException):
     """A signal asks the process to end; ``says`` informs the user.  ``except Exception`` in libraries cannot catch it."""
 
-    def __init__(self, number: int, says: str = CONTINUES) -> None:
+    def __init__(self, number: int, says: str = ANEW) -> None:
         super().__init__(says)
         self.number = number
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from igm_cli.bundled import is_pipeline, name_of, named, resolve_model
 from igm_cli.core.validation import texts, whole_number
 from igm_cli.errors import InputError, PluginError, UsageError
-from igm_cli.open_model import OpenModel, process_device
+from igm_cli.open_model import OpenModel, in_float32, process_device
 from igm_cli.pixels import warn
 from igm_cli.plugins import registry
 from igm_cli.records import GeneratedImage, ImageCount, ImageResult, SharedResult
@@ -31,6 +31,7 @@ class Model(OpenModel):
     @overload
     def invert(self, images: Any, **options: Any) -> ImageResult: ...
 
+    @in_float32
     def invert(
         self,
         images: Any,
@@ -72,6 +73,7 @@ class Model(OpenModel):
     @overload
     def count(self, images: Any, **options: Any) -> ImageCount: ...
 
+    @in_float32
     def count(
         self,
         images: Any,
@@ -91,6 +93,7 @@ class Model(OpenModel):
         session.require_counting()
         return session.each(session.count, images, progress)  # type: ignore[no-any-return]
 
+    @in_float32
     def invert_shared(
         self,
         images: Sequence[Any],
@@ -116,6 +119,7 @@ class Model(OpenModel):
             )
         return session.invert_shared(session.inputs(images), progress)
 
+    @in_float32
     def energy_map(
         self,
         image: Any,
@@ -141,6 +145,7 @@ class Model(OpenModel):
         session = ImageSession(self, fit=fit, scale=scale, given=settings, pixel_range=pixel_range)
         return energy_map(session, session.input(image))
 
+    @in_float32
     def generate(
         self,
         expression: str | Sequence[str],
@@ -187,12 +192,12 @@ def expressions(given: Any) -> list[str]:
     return listed
 
 
-def open_checkpoint(model: str | Path | None, concepts: str | None, device: str) -> Model:
+def open_checkpoint(model: str | Path | None, concepts: str | ConceptParser | None, device: str) -> Model:
     """Opens a trained checkpoint with the arguments of :func:`igm_cli.load`; its weights are loaded at first use.
 
-    A ``Path`` is the folder itself, also where a bundled model has its name.
+    A ``Path`` is the folder itself, also where a bundled model has its name.  ``concepts`` may also be the parser itself.
     """
-    asked = registry.concept_parser(concepts, typed=True) if concepts else None
+    asked = registry.concept_parser(concepts, typed=True) if isinstance(concepts, str) else concepts
     if getattr(asked, "reads", "images") == "vectors":
         raise UsageError(f"--concepts {concepts} are of bound vectors; take them apart by igm decompose")
     folder = resolve_model(named(model), asked.name if asked else None)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from igm_cli.errors import close_names, some
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
     from igm_cli.core.composition import Composition
     from igm_cli.plugins.base import ConceptParser
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 NAMED = 5
 """Unknown labels named at most."""
@@ -112,6 +116,35 @@ def suitable_batch(model: OpenModel) -> int:
         return 1
     width, height = model.image_size
     return max(1, BATCH_PIXELS.get(model.device.type, 0) // (width * height))
+
+
+class _Default:
+    lock = threading.Lock()
+    users = 0  # calls in progress
+    was: torch.dtype  # the default before the first of them
+
+
+def in_float32(function: Callable[P, R]) -> Callable[P, R]:
+    """Makes float32 torch's default type while a function runs, in any thread, as a program may have set another."""
+
+    @wraps(function)
+    def call(*arguments: P.args, **named: P.kwargs) -> R:
+        import torch
+
+        with _Default.lock:
+            if not _Default.users:
+                _Default.was = torch.get_default_dtype()
+                torch.set_default_dtype(torch.float32)
+            _Default.users += 1
+        try:
+            return function(*arguments, **named)
+        finally:
+            with _Default.lock:
+                _Default.users -= 1
+                if not _Default.users:
+                    torch.set_default_dtype(_Default.was)
+
+    return call
 
 
 def process_device(name: str) -> torch.device:

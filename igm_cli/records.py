@@ -197,13 +197,17 @@ class Result(Closed):
         return self.model_dump(exclude_unset=True)
 
     def _repr_html_(self) -> str:
-        """Returns a table of the items, for notebooks."""
+        """Returns the pictures that the result holds, above a table of its items, for notebooks."""
         items: list[dict[str, Any]] = getattr(self, "items", None) or getattr(self, "k_curve", [])
         names = list(dict.fromkeys(name for item in items for name in item))
         rows = [[_cell(item.get(name)) for name in names] for item in items]
         body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
         head = "".join(f"<th>{_cell(name)}</th>" for name in names)
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return f"{self._above()}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+    def _above(self) -> str:
+        """Returns what notebooks show above the table: the pictures that the result holds."""
+        return ""
 
 
 class _OfImage(Result):
@@ -272,15 +276,11 @@ class ImageResult(_OfImage):
             raise UsageError(NO_IMAGE)
         return self._draw()
 
-    def _repr_html_(self) -> str:
-        """Returns the overlay above a table of the items, for notebooks."""
+    def _above(self) -> str:
         if self._draw is None:
-            return super()._repr_html_()
-        buffer = io.BytesIO()
-        self.overlay().save(buffer, "PNG")
-        encoded = base64.b64encode(buffer.getvalue()).decode()
+            return ""
         guess = "<p>A guess: the image is unlike those that the model was trained on.</p>" * self.is_guess
-        return f'<img src="data:image/png;base64,{encoded}">{guess}{super()._repr_html_()}'
+        return _as_html(self.overlay()) + guess
 
     @property
     def is_guess(self) -> bool:
@@ -347,6 +347,9 @@ class GeneratedImage(Result):
             raise UsageError("a result from a file has no picture; open the file of the picture itself")
         return self._picture
 
+    def _above(self) -> str:
+        return _as_html(self._picture) if self._picture else ""
+
 
 class LabelResult(ImageResult):
     """The labels of an image, and the probability of every label asked about."""
@@ -410,6 +413,9 @@ class SharedResult(Result):
             raise UsageError(NO_IMAGE)
         return self._draw()
 
+    def _above(self) -> str:
+        return "".join(map(_as_html, self.overlays())) if self._draw else ""
+
 
 class _OfVector(Result):
     """What the records of all commands about bound vectors have in common."""
@@ -448,6 +454,13 @@ class VectorCount(_OfVector):
     schema_id: Literal["igm.decompose-k/1"] = Field(alias="schema")
     k_max: OneOrMore = Field(description="Most products looked for.")
     k_curve: list[Unexplained] = Field(min_length=1)
+
+
+def _as_html(picture: Image) -> str:
+    """Returns a picture as an element of a page, which holds its PNG."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return f'<img src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
 
 
 class _Verbatim(str):

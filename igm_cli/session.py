@@ -10,12 +10,13 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic
 
 from igm_cli.core.files import fingerprint_of
-from igm_cli.core.validation import of_python, whole_number
+from igm_cli.core.validation import of_python, reporter, whole_number
 from igm_cli.errors import UsageError, counted, near_names
 from igm_cli.folders import SUFFIXES, VIDEOS, Source
 from igm_cli.imaging import Frame, refuse_enlarged, to_model
@@ -60,7 +61,7 @@ class Session(Generic[Data]):
     ) -> list[Any]:
         """Returns the results of any number of inputs, batch by batch, and reports progress."""
         results: list[Any] = []
-        tell, what = progress or (lambda what, done, total: None), f"{self.each_is}s"
+        tell, what = reporter(progress), f"{self.each_is}s"
         first = 0
         for number in range(1, len(inputs) + 1):
             if number == len(inputs) or self.is_full(inputs[first:number]):
@@ -250,8 +251,8 @@ class ImageSession(ImageInputs, Session["Image"]):
         model, started = self.model, time.monotonic()
         frames, framed = self.framed(images)
         seen = torch.stack(framed)
-        tell = (lambda done, most: progress("what images share", done, most)) if progress else None
-        how: dict[str, Any] = {"k": self.k, "composition": model.composition, "progress": tell}
+        how: dict[str, Any] = {"k": self.k, "composition": model.composition}
+        how["progress"] = partial(reporter(progress), "what images share")
         found = invert_shared(model.denoiser, seen, self.settings, **how)
         each = []
         for image, frame, support, typical in zip(images, frames, found.support, found.typicality, strict=True):

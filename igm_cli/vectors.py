@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from igm_cli.bundled import DEFAULT_CONCEPTS
-from igm_cli.core.decomposition.codebooks import Codebooks, guess_binding
+from igm_cli.core.decomposition.codebooks import FACTOR, Codebooks, factor_names, guess_binding, numbers
 from igm_cli.core.decomposition.decompose import (
     AT_ONCE,
     ITERATIONS,
@@ -26,7 +26,7 @@ from igm_cli.core.decomposition.result import BEYOND_CHANCE, beyond_chance
 from igm_cli.core.decomposition.superposition import REPRODUCED, superposition
 from igm_cli.core.device import keep_freed_memory
 from igm_cli.core.files import file_hash, fingerprint_of, home_expanded
-from igm_cli.core.validation import whole_number
+from igm_cli.core.validation import shown, whole_number
 from igm_cli.errors import UsageError
 from igm_cli.folders import Source
 from igm_cli.imaging import Frame
@@ -51,11 +51,14 @@ WHOLE = 0.9
 
 REST = "the rest is noise or further products, which --count tells"
 
+UNTOLD = "the rest is noise, or products that are no more similar to it than chance allows"
+
 MEANING = {
     "chance": "not found to be products of these codewords, what similarity there is comes by chance",
     "fewer": "fewer products explain them whole",
     "ambiguous": "another codeword would do as well for a factor",
     "unsure": "a factor could well be another codeword",
+    "unexplained": f"what was found explains less than {100 * WHOLE**2:.0f} % of the vector; {UNTOLD}",
     "partly": f"what was found explains less than {100 * WHOLE**2:.0f} % of the vector; {REST}",
 }
 """What the kinds of doubt about an answer mean, said of several vectors."""
@@ -93,27 +96,29 @@ class VectorSession(Session[Tensor]):
 
     def read(self, source: Source) -> list[Input[Tensor]]:
         """Returns the bound vectors ``[D]`` of a file."""
+        return self._inputs(*self._read(source))
+
+    def _read(self, source: Source) -> tuple[Tensor, dict[str, str], str]:
+        """Returns the bound vectors ``[B,D]`` or ``[D]`` of a file, the fields that name it, and its hash."""
         assert source.path is not None  # vectors are read only from files
         vectors = self.parser.read_vectors(source.path, self.codebooks)
-        return self._inputs(vectors, fields_of(source, "input"), file_hash(source.path))
+        return vectors, fields_of(source, "input"), file_hash(source.path)
 
     def each(self, work: Any, vectors: Any, progress: Progress | None) -> Any:
         """Returns the results of vectors in any form, and warns of doubtful ones: a list, or for one ``[D]`` its result."""
         if isinstance(vectors, str | Path):
-            inputs, alone = self.read(Source.of(home_expanded(vectors))), False
+            rows, about, digest = self._read(Source.of(home_expanded(vectors)))
         else:
-            rows = torch.as_tensor(vectors)
-            rows, alone = torch.atleast_2d(rows), rows.ndim == 1
-            rows = rows.to(torch.complex64 if torch.is_complex(rows) else torch.float32)
-            check_vectors(rows, self.codebooks)
+            rows, about = numbers(vectors, "the array of vectors"), {"input": "vectors"}
+            check_vectors(torch.atleast_2d(rows), self.codebooks)
             digest = hashlib.sha256(rows.cpu().numpy().tobytes()).hexdigest()
-            inputs = self._inputs(rows, {"input": "vectors"}, digest)
+        inputs = self._inputs(rows, about, digest)
         results = self.in_batches(work, inputs, progress)
         doubts = [self.doubt(result.to_dict()) for result in results]
         for kind, count in Counter(kind for kind, _ in doubts if kind).items():
             many = f"{count} of {len(results)} vectors: {MEANING.get(kind, kind)}"
             warn(many if len(results) > 1 else f"vector 0: {doubts[0][1]}")
-        return results[0] if alone else results
+        return results[0] if rows.ndim == 1 else results
 
     def invert(self, vectors: Sequence[Input[Tensor]], progress: Progress | None = None) -> list[VectorResult]:
         """Returns the codewords of bound vectors, each a product or a sum of several."""
@@ -153,11 +158,16 @@ class VectorSession(Session[Tensor]):
     def doubt(self, record: Mapping[str, Any]) -> tuple[str, str]:
         """Returns the kind of doubt about a record, and a sentence about it; both empty if there is none."""
         if self.products is None:
-            says = ""
+            says, rest = "", record["k_curve"][-1]["unexplained"]
             if record["k"] == 0:
                 says = "no product of these codewords is in it as far as can be told"
-            elif record["k"] == record["k_max"] and record["k_curve"][-1]["unexplained"] > REPRODUCED:
+            elif record["k"] == record["k_max"] and rest > REPRODUCED:
                 says = f"as many products as --k-max {record['k_max']} lets be found; raise it"
+            elif rest > 1 - WHOLE**2:
+                return (
+                    "unexplained",
+                    f"what was found explains {100 * (1 - rest):.0f} % of the vector; {UNTOLD}",
+                )
             return says, says
         if self.products > 1 and record["k"] < self.products:
             found = f"{record['k']} of {self.products} products found"
@@ -183,7 +193,7 @@ class VectorSession(Session[Tensor]):
     def _inputs(vectors: Tensor, about: Mapping[str, str], digest: str) -> list[Input[Tensor]]:
         return [
             Input({**about, "vector": number}, digest, lambda vector=vector: vector)  # type: ignore[misc]
-            for number, vector in enumerate(vectors)
+            for number, vector in enumerate(torch.atleast_2d(vectors))
         ]
 
     def _result(
@@ -206,7 +216,7 @@ class VectorSession(Session[Tensor]):
 
 
 def open_vectors(
-    codebooks: str | Path | Codebooks | Sequence[Any],
+    codebooks: Any,
     *,
     settings: Mapping[str, Any],
     concepts: str | None = None,
@@ -214,7 +224,10 @@ def open_vectors(
     seed: int = 0,
     device: str = "auto",
 ) -> VectorSession:
-    """Returns a session of codebooks: a .safetensors file, a ``Codebooks``, or an array or tensor ``[n,D]`` per factor."""
+    """Returns a session of codebooks: a .safetensors file, a ``Codebooks``, or an array or tensor ``[n,D]`` per factor.
+
+    Of a mapping the values are the codebooks; like a file, it may hold more than factor_0, factor_1, ...
+    """
     default = DEFAULT_CONCEPTS["vectors"]
     parser = cast("VectorParser", registry.concept_parser(concepts or default, typed=True))
     if getattr(parser, "reads", "images") != "vectors":
@@ -226,8 +239,15 @@ def open_vectors(
     elif isinstance(codebooks, Codebooks):
         books = codebooks
     else:
-        tensors = [torch.as_tensor(book) for book in codebooks]
-        tensors = [each if torch.is_complex(each) else each.float() for each in tensors]
+        if isinstance(codebooks, Mapping):
+            named = [
+                name for name in codebooks if FACTOR.fullmatch(str(name))
+            ]  # as in a file, in which more may be
+            codebooks = [codebooks[name] for name in (factor_names(named, "codebooks") if named else codebooks)]
+        if not isinstance(codebooks, Iterable):
+            what = "a .safetensors file, or an array or tensor [n,D] of each factor"
+            raise UsageError(f"codebooks are {what}, not {shown(codebooks)}")
+        tensors = [numbers(book, f"codebook {number}") for number, book in enumerate(codebooks)]
         books = Codebooks(tensors, binding or guess_binding(tensors))
     parser = cast("VectorParser", registry.configured(parser, {"sizes": list(books.sizes), "dim": books.dim}))
     if target.type == "cpu":

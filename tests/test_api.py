@@ -22,6 +22,7 @@ import torch
 from codebook_files import write_problems
 from conftest import ROOT, Here
 from PIL import Image
+from safetensors.torch import load_file
 from test_cli import schema
 
 import igm_cli as igm
@@ -64,7 +65,7 @@ def test_the_package_is_light_to_import() -> None:
     assert done.stdout.strip() == "[]"
     with pytest.raises(AttributeError, match="no attribute 'loda'"):
         igm.loda  # noqa: B018
-    assert set(igm.__all__) <= set(dir(igm))
+    assert set(igm.__all__) <= set(dir(igm)) and issubclass(igm.MissingError, igm.IgmError)
 
 
 def test_a_result_is_the_record_that_the_command_prints(
@@ -108,6 +109,15 @@ def test_images_in_every_form_give_the_same(model: igm.Model, pictures: Path) ->
         (np.zeros((8, 8, 3), dtype=complex), "the type complex128"),
         (np.zeros((1, 8, 3)), "8×1 pixels"),
         ("nowhere.png", "does not exist"),
+        (None, "image is None; check the path given to its reader"),
+        ((each for each in "ab"), "image is of the type generator; make a list"),
+        (b"GIF89a", r"image is of the type bytes; give the bytes of a file as io.BytesIO\(...\)"),
+        ({"a": 1}, "image is of the type dict; give a path"),
+        (
+            np.zeros((8, 8, 3)).tolist(),
+            r"image 1 is of the type list; make an array of numbers by numpy.array\(...\)",
+        ),
+        ([1, 2], r"image 1 is of the type int; make an array"),
     ],
 )
 def test_what_is_no_image_is_refused(model: igm.Model, value: Any, says: str) -> None:
@@ -285,6 +295,48 @@ def test_codebooks(tmp_path: Path, here: Here) -> None:
         igm.decompose(torch.zeros(512), books)
 
 
+def test_vectors_and_codebooks_in_every_form(tmp_path: Path) -> None:
+    problems = random_problems(12, 3, 512, 2, seed=2)
+    books = problems.codebooks.spectra
+    array = problems.vectors.numpy()
+    np.save(tmp_path / "y.npy", array[0])
+    write_problems(tmp_path / "books.safetensors", problems)
+    held = load_file(tmp_path / "books.safetensors")
+    named: Any = {"shape": books[0].numpy(), "color": books[1].tolist(), "place": list(books[2])}
+    readonly = np.load(tmp_path / "y.npy", mmap_mode="r")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for vectors in (tmp_path / "y.npy", readonly, array[0].tolist(), problems.vectors[0].requires_grad_()):
+            alone: Any = igm.decompose(vectors, books, device="cpu")
+            assert [item["index"] for item in alone.items] == problems.truth[0].tolist()
+        for several, codebooks in (
+            (list(array), held),
+            (list(problems.vectors), named),
+            (array.tolist(), books),
+        ):
+            found: Any = igm.decompose(several, codebooks, device="cpu")
+            assert [[item["index"] for item in each.items] for each in found] == problems.truth.tolist()
+    assert igm.count(tmp_path / "y.npy", codebooks=held, device="cpu").k == 1
+    wrong: Any = (
+        (array, None, r"a .safetensors file, or an array or tensor \[n,D\] of each factor, not None"),
+        (array, {"factor_1": books[0]}, "has factor_1 but no factor_0"),
+        (array, {"one": "a"}, "codebook 0 holds texts, not numbers"),
+        ([array[0], array[1, :5]], books, "the array of vectors cannot be made one array"),
+        ({"y": array}, books, "holds values of the type object, not numbers"),
+        (array[0] > 0, books, "holds truth values"),
+    )
+    for vectors, codebooks, says in wrong:
+        with pytest.raises(igm.IgmError, match=says):
+            igm.decompose(vectors, codebooks, device="cpu")
+    with pytest.raises(igm.IgmError, match=r"cannot be a list; name it as count\(vectors, codebooks=...\)"):
+        igm.count(array, books)  # type: ignore[call-overload]
+    with pytest.warns(
+        UserWarning, match=r"explains \d\d % of the vector; the rest is noise, or products that are no"
+    ):
+        noise = torch.randn(512, generator=torch.Generator().manual_seed(0))
+        igm.count(problems.vectors[0] + 2 * noise, codebooks=books, device="cpu")
+
+
 def test_the_schemas_are_those_of_the_models() -> None:
     generated = schemas.schemas()
     assert {path.name for path in schemas.SCHEMAS.iterdir()} == set(generated)
@@ -365,8 +417,8 @@ def test_numbers_of_numpy_are_numbers_and_others_are_refused(model: igm.Model) -
     plain = model.invert(image, k=1, draws=2, seed=3)
     numpy = model.invert(image, k=np.int64(1), draws=np.int32(2), seed=np.uint8(3))  # type: ignore[arg-type]
     assert untimed(valid(numpy)) == untimed(valid(plain))
-    for k in (2.0, "3", [3], True):
-        with pytest.raises(igm.IgmError, match="k must be a whole number, not"):
+    for k, told in ((2.5, "2.5"), ("3", "'3'"), ([3], r"\[3\]"), (True, "True")):
+        with pytest.raises(igm.IgmError, match=f"k must be a whole number, not {told}$"):
             model.invert(image, k=k)  # type: ignore[arg-type]
     with pytest.raises(igm.IgmError, match="batch_size must be 1 or more, not 0"):
         model.invert([image, image], batch_size=0)
@@ -396,5 +448,46 @@ def test_open_files_are_images(model: igm.Model, tmp_path: Path) -> None:
     held = model.invert(io.BytesIO((tmp_path / "a.png").read_bytes()), k=1, **QUICK)
     assert named.items == opened.items == held.items and named.sha256 == opened.sha256 == held.sha256
     assert opened.image.endswith("a.png") and held.image == "image"
-    with (tmp_path / "a.png").open(encoding="latin-1") as file, pytest.raises(igm.IgmError, match="mode 'rb'"):
-        model.invert(file)
+    for encoding in ("latin-1", "utf-8"):
+        opened_as_text = (tmp_path / "a.png").open(encoding=encoding)
+        with opened_as_text, pytest.raises(igm.IgmError, match="mode 'rb'"):
+            model.invert(opened_as_text)
+    with (tmp_path / "a.png").open("rb") as file, Image.open(tmp_path / "a.png") as unread:
+        pass
+    for closed in (file, unread):
+        with pytest.raises(igm.IgmError, match=r"closed.*; open"):
+            model.invert(closed)
+
+
+def test_progress_is_told_to_a_function(model: igm.Model) -> None:
+    image, problems = Image.new("RGB", (48, 32), "teal"), random_problems(6, 2, 200, 1, seed=0)
+    calls: list[Any] = [
+        lambda progress: model.invert(image, k=1, progress=progress),
+        lambda progress: model.invert_shared([image, image], k=1, progress=progress),
+        lambda progress: model.generate("pos(0.3,0.5)", steps=2, progress=progress),
+        lambda progress: igm.decompose(problems.vectors, problems.codebooks, progress=progress),
+    ]
+    for call in calls:
+        with pytest.raises(igm.IgmError, match=r"progress is a function of .*, such as print, not True"):
+            call(True)
+
+
+def test_torchs_default_type_changes_no_answer(model: igm.Model) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (32, 48, 3), dtype=np.uint8)
+    usual = [model.invert(image, k=1, **QUICK), model.generate("pos(0.3,0.5)", steps=2)[0]]
+    torch.set_default_dtype(torch.float64)
+    try:
+        other = [model.invert(image, k=1, **QUICK), model.generate("pos(0.3,0.5)", steps=2)[0]]
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert [untimed(valid(each)) for each in other] == [untimed(valid(each)) for each in usual]
+
+
+def test_notebooks_show_the_pictures_that_results_hold(model: igm.Model) -> None:
+    picture = '<img src="data:image/png;base64,'
+    image = Image.new("RGB", (48, 32), "teal")
+    assert model.generate("pos(0.3,0.5)", steps=2)[0]._repr_html_().startswith(picture)
+    shared = model.invert_shared([image, image], k=1, **QUICK)
+    assert shared._repr_html_().count(picture) == 2
+    assert pickle.loads(pickle.dumps(shared))._repr_html_().startswith("<table>")

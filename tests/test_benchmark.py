@@ -29,7 +29,7 @@ from igm_cli.benchmarks.intervals import clustered_rate, mean, rate, ratio
 from igm_cli.benchmarks.report import calibration_rows, percent
 from igm_cli.benchmarks.scores import Paired
 from igm_cli.benchmarks.suite import Infos, Method, Record, Report, Request, Row, find_suite
-from igm_cli.benchmarks.timing import timed
+from igm_cli.benchmarks.timing import machine, machine_note, timed
 from igm_cli.commands.benchmark import parse_budget
 from igm_cli.commands.benchmark_run import run_benchmark
 from igm_cli.commands.schemas import is_record
@@ -207,6 +207,8 @@ def test_one_is_not_several(tmp_path: Path) -> None:
         run_benchmark(Full(), ["one"], request, tmp_path / "run", Output(as_json=True))  # type: ignore[arg-type]
     fitted = Fitted(torch.nn.Identity(), 0.1, 1, 1, 1.0, 0.5, {})
     assert [fitted.info(Budget(steps=n))["budget"] for n in (1, 2)] == ["1 step", "2 steps"]
+    assert "validation error by learning rate" not in fitted.info(Budget(steps=1))  # nothing was tried
+    assert "1 thread on 2 cores" in machine_note({**machine(torch.device("cpu")), "threads": 1, "cores": 2})
 
 
 def test_folders_among_options_are_known_by_their_content(

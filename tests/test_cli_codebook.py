@@ -133,6 +133,10 @@ def test_noise_lowers_the_similarity_and_not_the_answer(here: Here, folder: Path
     assert all(0.6 < line["similarity"] < 0.8 for line in found[:6])
     rest, chance = sorted(said.err.splitlines())[::-1]
     assert "1 of 7 vectors" in chance and "6 of 7 vectors" in rest and "noise or further products" in rest
+    counted = here("decompose", "--count", folder / "noisy.npy", *books(folder))
+    assert (
+        "6 of 7 vectors" in counted.err and "products that are no more similar to it than chance" in counted.err
+    )
 
 
 def test_what_one_product_leaves_of_a_sum_is_said(here: Here, folder: Path) -> None:
@@ -148,6 +152,8 @@ def test_a_binding_that_is_guessed_is_said(here: Here, folder: Path) -> None:
     save_file(load_file(folder / "books.safetensors"), folder / "silent.safetensors")
     said = one_sentence(here("decompose", folder / "one.npy", *books(folder, "silent")).err)
     assert "does not name a binding; map is assumed, since" in said and "--binding names another" in said
+    gone = here("decompose", folder / "none.npy", *books(folder, "silent"))
+    assert one_sentence(gone.err) == f"igm: {folder / 'none.npy'} does not exist; check the path"
 
 
 def test_codewords_that_are_the_same(here: Here, folder: Path) -> None:
@@ -261,6 +267,7 @@ def test_several_files_of_which_some_are_bad(here: Here, folder: Path) -> None:
             "leave out --method coupled",
         ),
         (["decompose", "{f}/one.npy", "--codebooks", "no.safetensors"], 3, "no.safetensors does not exist"),
+        (["decompose", "{f}/one.npy", "--codebooks", "no"], 3, "no does not exist"),
         (["decompose", "{f}/one.npy", "--codebooks", "{f}/one.npy"], 3, "is not a .safetensors file"),
         (["decompose", "{f}/one.npy", "--codebooks", "{f}/single/books.safetensors"], 3, "nothing to choose"),
         (["decompose", "{f}/one.npy", "{b}", "--binding", "fhrr"], 3, "cannot be real"),

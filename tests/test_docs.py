@@ -14,10 +14,12 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from conftest import ROOT, Here, Igm
+from conftest import ROOT, Here
 from hatchling.metadata.core import ProjectMetadata
 from hatchling.plugin.manager import PluginManager
 from PIL import Image, ImageChops, ImageStat
+
+from igm_cli.evaluation import Evaluation
 
 EXAMPLE = ROOT / "examples" / "igm-dots"
 IMAGES = ROOT / "docs" / "images"
@@ -238,15 +240,18 @@ def test_the_slurm_script_queues_a_job_again_that_was_ended(tmp_path: Path) -> N
     assert len(set((tmp_path / "calls").read_text().splitlines())) == 1
 
 
-@pytest.mark.slow
-def test_without_packaging(igm: Igm, tmp_path: Path) -> None:
-    """The commands of that section as they are, but small."""
+def test_without_packaging(here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands of that section, but small; the model is calibrated by the parser named, and what is advised works."""
+    monkeypatch.syspath_prepend(EXAMPLE)
     Image.new("RGB", (40, 30), (6, 8, 24)).save(tmp_path / "sky.png")
     train, invert = (igm_arguments(line) for line in COMMANDS if line.startswith("PYTHONPATH="))
-    site = {"PYTHONPATH": os.pathsep.join([str(EXAMPLE), str(ROOT)])}
-    small = ("--steps", 2, "--limit", 4, "--batch-size", 2, "--device", "cpu")
-    trained = igm(*train, *small, env=site, cwd=tmp_path)
-    assert trained.returncode == 0, trained.stderr
-    done = igm(*invert, "--k", 1, "--draws", 2, "--device", "cpu", "--json", env=site, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["concepts"] == "stars"
+    tiny = ("--set", "picture_every=0", "--set", "model.channels=[8,8,8]", "--device", "cpu")
+    small = ("--steps", 1, "--limit", 2, "--batch-size", 2, *tiny)
+    few = here(*train, *small, "--set", "calibration=2", cwd=tmp_path)
+    assert few.err.endswith(f"use it with: igm {' '.join(invert).replace('sky.png', 'IMAGE')}\n"), few.err
+    way_out = re.search(r"not calibrated \(.* on 16 images or more, not 2; .*\); igm (.*) does it", few.err)
+    monkeypatch.setattr(Evaluation, "calibrated", lambda *_: {"penalty": 0.1})
+    quick = ("--limit", 2, "--draws", 1, "--device", "cpu")
+    assert way_out and "is calibrated on 2 images" in here(*way_out[1].split(), *quick).err
+    done = here(*invert, "--k", 1, "--draws", 1, "--device", "cpu", "--json")
+    assert done.code == 0 and json.loads(done.out)["concepts"] == "stars", done.err

@@ -228,6 +228,15 @@ def test_what_cannot_be_evaluated_is_refused(
     assert "calibrated" not in json.loads((model / "igm.json").read_text())["info"]
 
 
+def test_a_models_description_names_no_code(tiny_model: Path, tmp_path: Path, here: Here) -> None:
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    known = json.loads((model / "igm.json").read_text())
+    known["info"]["dataset"] = "this:s"
+    (model / "igm.json").write_text(json.dumps(known))
+    done = here("evaluate", *CPU, "--model", model)
+    assert done.code == 5 and "a file must not name code to run" in done.err
+
+
 def test_a_model_of_latents_has_pictures_of_its_images(tiny_model: Path) -> None:
     model, found = (
         load(tiny_model, device="cpu"),

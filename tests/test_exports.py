@@ -317,3 +317,21 @@ def test_an_interruption_says_when_the_tables_come(
     done = here("invert", photos, "--model", tiny_model, *QUICK, "--csv", tmp_path / "a.csv")
     goes_on = "tables are written when all is done; with --output the same command continues where it stopped"
     assert (done.code, done.err) == (130, f"igm: interrupted; {goes_on}\n")
+
+
+def test_an_interruption_says_where_the_same_command_continues(
+    tiny_model: Path, tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise Interrupted(signal.SIGTERM)
+
+    monkeypatch.setattr("igm_cli.commands.benchmark_run._run", interrupted)
+    monkeypatch.setattr("igm_cli.generation.Generation.images", interrupted)
+    for words, folder in (
+        (("benchmark", "decomposition"), Path("runs/benchmark-decomposition")),
+        (("generate", "pos(0.3,0.5)", "--model", tiny_model, "--device", "cpu"), Path("generated")),
+    ):
+        done = here(*words, cwd=tmp_path)
+        assert (done.code, done.err) == (143, f"igm: interrupted; the same command continues in {folder}\n")
+    monkeypatch.setattr("igm_cli.commands.plugins.plugins", lambda: interrupted())
+    assert here("plugins").err == "igm: interrupted; the same command starts again\n"

@@ -65,6 +65,8 @@ def test_palette_and_greyscale(tmp_path: Path) -> None:
     assert read_image(tmp_path / "c.jpg").mode == "RGB"
     Image.fromarray(gradient()).convert("1").save(tmp_path / "b.png")
     assert read_image(tmp_path / "b.png").mode == "RGB"
+    half = Image.new("LA", (4, 4), (100, 128))
+    assert from_array(half.convert("La"), "a").getpixel((0, 0)) == from_array(half, "a").getpixel((0, 0))
 
 
 @pytest.mark.parametrize("name", ["deep.png", "deep.tiff"])

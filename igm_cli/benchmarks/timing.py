@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
+from igm_cli.errors import counted
+
 T = TypeVar("T")
 
 
@@ -55,7 +57,5 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 def machine_note(machine: dict[str, Any]) -> str:
     """Returns a sentence about the machine for a report."""
-    return (
-        f"{machine['device']}, {machine['processor']}, {machine['threads']} threads on {machine['cores']} cores, "
-        f"torch {machine['torch']}."
-    )
+    threads, cores = counted(machine["threads"], "thread"), counted(machine["cores"], "core")
+    return f"{machine['device']}, {machine['processor']}, {threads} on {cores}, torch {machine['torch']}."

@@ -20,6 +20,7 @@ from igm_cli.bundled import name_of
 from igm_cli.commands.results import ResultFile
 from igm_cli.core.files import exclusive, fingerprint_of, home_expanded, read_json, write_json
 from igm_cli.errors import IgmError, InputError, OutputError, counted, debugging, kind_and_message, need
+from igm_cli.interrupts import saying
 from igm_cli.output import Output, ProgressReport
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def run_benchmark(suite: Suite, methods: Sequence[str], request: Request, out: P
         keep_freed_memory()
     if (out.is_symlink() or out.exists()) and not out.is_dir():
         raise InputError(f"--out {out} is not a folder; name another one")
-    with exclusive(out):
+    with saying(f"the same command continues in {out}"), exclusive(out):
         _run(suite, methods, request, out, sink)
 
 

@@ -78,16 +78,19 @@ def decompose(
         raise UsageError("bound vectors are taken apart by one process; start igm without accelerate launch")
     how: dict[str, Any] = {"concepts": concepts, "binding": binding, "seed": seed, "device": device}
     session = open_vectors(codebooks, settings=settings, **how)
-    if session.codebooks.guessed:
-        name = session.codebooks.binding.name
-        sink.note(
-            f"igm: {codebooks} does not name a binding; {name} is assumed, since its codewords look like those of {name}, "
-            "and --binding names another"
-        )
-    note_duplicates(session.codebooks, sink)
+
+    def announce(_: int) -> None:
+        if session.codebooks.guessed:
+            name = session.codebooks.binding.name
+            sink.note(
+                f"igm: {codebooks} does not name a binding; {name} is assumed, since its codewords look like those of {name}, "
+                "and --binding names another"
+            )
+        note_duplicates(session.codebooks, sink)
+
     report = VectorReport(sink, session)
     schema = "igm.decompose-k/1" if count else "igm.decompose/1"
-    how = {"count": count, "sources": [codebooks]}
+    how = {"count": count, "sources": [codebooks], "announce": announce}
     if csv:
         from igm_cli.commands.exports import table
 

@@ -102,7 +102,7 @@ def evaluate(
     name = dataset or opened.dataset
     if not name:
         raise UsageError(f"the model {opened.name!r} does not say what it was trained on; give --dataset")
-    adapter = registry.dataset(name, typed=True)
+    adapter = registry.dataset(name, typed=dataset is not None)  # a file must not name code
     chosen = split or validation_split(adapter)
     options = o.parse_settings(settings or []) | ({} if pixel_range is None else {"range": pixel_range})
     of_inference = [key for key in options if key.startswith("inference.")]

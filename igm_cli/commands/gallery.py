@@ -16,6 +16,7 @@ from igm_cli.core.files import foreign_name
 from igm_cli.errors import UsageError, counted
 from igm_cli.folders import SUFFIXES
 from igm_cli.imaging import open_image
+from igm_cli.interrupts import saying
 from igm_cli.output import Output, ProgressReport, Record, process_rank
 
 if TYPE_CHECKING:
@@ -76,7 +77,11 @@ class Gallery:
         if world > 1:
             meet(on_cpu=self.session.device.type == "cpu")
         session, how = self.session, {"differences": self._differences}
-        with open_results(self._results, SCHEMA, session.run, session.key, self.inputs, **how) as store:
+        goes_on = saying(f"the same command continues in {self.folder}")
+        with (
+            goes_on,
+            open_results(self._results, SCHEMA, session.run, session.key, self.inputs, **how) as store,
+        ):
             assert store is not None
             todo = list(self._batches(store))
             with self.sink.progress() as progress:

@@ -17,7 +17,7 @@ from igm_cli.commands.show import DETAILED, ImageReport, VectorReport, draw_curv
 from igm_cli.errors import InputError, OutputError, UsageError, counted, need, out_of_memory
 from igm_cli.folders import STDIN, Source, expand_inputs
 from igm_cli.inputs import fields_of, shared_key, what_about
-from igm_cli.interrupts import CONTINUES, saying
+from igm_cli.interrupts import saying
 from igm_cli.output import Output, ProgressReport, Record, process_rank
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ class Runner:
             begun = self._inputs(self.files[0])
             self._begun = chain([next(begun)], begun)  # reports a mistake before the model is loaded
         tables = "tables are written when all is done; " if self.exports else ""
-        with saying(f"{tables}{CONTINUES}"), kept as self._store:
+        goes_on = "with --output the same command continues where it stopped"
+        with saying(f"{tables}{goes_on}"), kept as self._store:
             done = self._store.done if self._store else {}
             self.announce(sum(self.session.expected(f) for f in self.files if self._named(f) not in done))
             try:

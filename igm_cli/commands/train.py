@@ -121,6 +121,8 @@ def train(
     from igm_cli.commands.train_run import Place, Training
 
     place = Place(
+        dataset=dataset,
+        concepts=concepts or its_own,
         output=output or Path("runs") / f"{adapter.name}-{parser.name}",
         data_root=data_root,
         builtin=builtin,

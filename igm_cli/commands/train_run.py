@@ -45,6 +45,8 @@ class Place:
     """Where a training reads and writes, and how; the fields are named after the options of igm train."""
 
     output: Path
+    dataset: str = ""
+    concepts: str = ""
     data_root: Path | None = None
     builtin: bool = False
     limit: int | None = None
@@ -99,10 +101,15 @@ class Training:
     @property
     def use(self) -> str:
         """The command that uses the model."""
-        paths = (*self.place.companions, self.place.output)
-        *_, output = models = [f"--model ./{p}" if str(p) in bundled() else f"--model {p}" for p in paths]
-        command = "zero-shot" if self.text_to_image else "invert"
-        return f"igm generate EXPRESSION {' '.join(models)}" if self.known else f"igm {command} IMAGE {output}"
+        if self.known:
+            return f"igm generate EXPRESSION {' '.join(map(_named, self.place.companions))} {self._model}"
+        return f"igm {'zero-shot' if self.text_to_image else 'invert'} IMAGE {self._model}"
+
+    @property
+    def _model(self) -> str:
+        """The options that name the model, and its parser if that is no plugin's, as files may not name code."""
+        output, concepts = _named(self.place.output), self.place.concepts
+        return f"{output} --concepts {concepts}" if ":" in concepts and not self.known else output
 
     def run(self) -> None:
         """Trains, unless the folder holds the finished run, and reports how it went and how to use the model."""
@@ -237,19 +244,25 @@ class Training:
             return
         split = validation_split(adapter)
         try:
-            model = open_checkpoint(folder, None, str(self.device))
+            model = open_checkpoint(folder, self.parser, str(self.device))
             with self.sink.progress() as progress:
                 part = replace(self.data.parts[0], split=split, limit=None if model.scale else images)
                 data = part.load(adapter, self.place.data_root, progress)
                 evaluation = Evaluation(model, data, images, progress, self.note)
                 fitted = evaluation.calibrated(progress)
-        # PluginError: a parser without a name of its own
         except (InputError, PluginError, UsageError) as error:
             keep_calibration(folder, {}, {"not_calibrated": str(error)})
-            self.sink.note(f"the model is not calibrated ({error}); igm evaluate --calibrate does it")
+            on = f" --dataset {self.place.dataset}" * (":" in self.place.dataset)
+            way_out = f"igm evaluate {self._model}{on} --calibrate does it"
+            self.sink.note(f"the model is not calibrated ({error}); {way_out}")
             return
         told = evaluation.keep(folder, fitted, adapter.name, split)
         self.sink.note(f"{told}: {in_words(fitted, {})}")
+
+
+def _named(folder: Path) -> str:
+    """Returns the option that names a model's folder, also where a bundled model has its name."""
+    return f"--model ./{folder}" if str(folder) in bundled() else f"--model {folder}"
 
 
 def _saved_whole(folder: Path) -> AbstractContextManager[None]:

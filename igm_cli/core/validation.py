@@ -150,12 +150,19 @@ def whole_number(name: str, value: Any, least: int | None = None) -> int | None:
     try:
         number = operator.index(value)
     except TypeError as error:
-        raise UsageError(f"{name} must be a whole number, not {str(value)[:40]!r}") from error
+        raise UsageError(f"{name} must be a whole number, not {shown(value, 40)}") from error
     if isinstance(value, bool):
         raise UsageError(f"{name} must be a whole number, not {value}")
     if least is not None and number < least:
         raise UsageError(f"{name} must be {least} or more, not {number}")
     return number
+
+
+def reporter(progress: Any) -> Callable[[str, int, int], None]:
+    """Returns what is called with progress: the function given, or one that does nothing."""
+    if progress and not callable(progress):
+        raise UsageError(f"progress is a function of (what, done, total), such as print, not {shown(progress)}")
+    return progress or (lambda what, done, total: None)
 
 
 def texts(name: str, value: Any) -> list[str]:

@@ -134,7 +134,7 @@ class VectorParser(ConceptParser, Protocol):
         ...
 
     def read_vectors(self, path: Path, codebooks: Codebooks) -> Tensor:
-        """Returns bound vectors ``[B,D]`` of a file, which must fit these codebooks."""
+        """Returns bound vectors ``[B,D]`` of a file, or the only one ``[D]``, which must fit these codebooks."""
         ...
 
 

@@ -131,7 +131,7 @@ def test_vectors_in_every_format_and_number_type(tmp_path: Path) -> None:
         assert read.dtype == (torch.complex64 if dtype == "complex128" else torch.float32)
         assert np.array_equal(read.numpy().real, values)
     np.savez_compressed(tmp_path / "one.npz", anything=values[0])
-    assert read_vectors(tmp_path / "one.npz").shape == (1, 16)
+    assert read_vectors(tmp_path / "one.npz").shape == (16,)
     np.savez(tmp_path / "two.npz", vectors=values, other=values[0])
     assert read_vectors(tmp_path / "two.npz").shape == (3, 16)
     save_file({"x": torch.from_numpy(values).bfloat16()}, tmp_path / "v.safetensors")
@@ -239,6 +239,7 @@ def test_codebooks_that_cannot_be_used(
 
 
 def test_codebooks_are_read_of_safetensors_only(tmp_path: Path) -> None:
+    np.savez(tmp_path / "books.npz", np.ones((2, 8)))
     with pytest.raises(
         InputError, match=r"is not a \.safetensors file; save the codebooks in one, .* factor_0"
     ):

@@ -123,7 +123,7 @@ class Fitted:
             else counted(budget.steps or 0, "step"),
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "learning rate": self.learning_rate,
-            "validation error by learning rate": self.trials,
+            **({"validation error by learning rate": self.trials} if self.trials else {}),
             "steps": self.steps,
             "images seen": self.images,
             "seconds": self.seconds,

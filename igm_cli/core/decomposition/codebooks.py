@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from functools import cached_property, reduce
 from operator import mul
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from igm_cli.core.decomposition.binding import BINDINGS, Binding
 from igm_cli.core.device import to_device
-from igm_cli.errors import InputError, counted
+from igm_cli.errors import InputError, counted, reason, some
 
 MOST_CODEBOOKS = 16
+FACTOR = re.compile(r"factor_(0|[1-9]\d*)")  # name of a codebook in a file
 UNIT = 1e-5  # largest difference from 1 of the modulus of a coordinate that counts as one
 
 
@@ -184,6 +188,46 @@ def _fault(book: Tensor, first: Tensor) -> str:
     if not torch.isfinite(book).all():
         return "has entries that are not finite; repair it"
     return "has a codeword that is zero; leave it out" if (book.abs().sum(-1) == 0).any() else ""
+
+
+def factor_names(names: Sequence[str], where: str) -> list[str]:
+    """Returns the names factor_0, factor_1, ... among others, after checking that none is missing; ``where`` they are."""
+    numbered = sorted(int(name.removeprefix("factor_")) for name in names if FACTOR.fullmatch(name))
+    if not numbered:
+        listed = some(sorted(names), 5) or "nothing"
+        raise InputError(f"{where} holds {listed}; codebooks must be named factor_0, factor_1, ...")
+    missing = sorted(set(range(numbered[-1] + 1)) - set(numbered))
+    if missing:
+        raise InputError(f"{where} has factor_{numbered[-1]} but no factor_{missing[0]}; number them from 0 on")
+    return [f"factor_{number}" for number in numbered]
+
+
+def numbers(values: Any, name: str) -> Tensor:
+    """Returns an array, a tensor, or a list of them or of numbers, as float32 or complex64; ``name`` it in messages."""
+    try:
+        if isinstance(values, list | tuple) and any(isinstance(each, Tensor) for each in values):
+            values = torch.stack(list(values))
+        values = values.detach() if isinstance(values, Tensor) else np.asarray(values)
+    except (RuntimeError, TypeError, ValueError) as error:  # of different lengths or kinds
+        raise InputError(
+            f"{name} cannot be made one array ({reason(error)}); give an array or a tensor"
+        ) from error
+    dtype, known = str(values.dtype), isinstance(values, Tensor) or values.dtype.kind in "biufc"
+    if not known or dtype in ("bool", "torch.bool"):
+        texts = not known and values.dtype.kind in "US"
+        kind = "truth values" if known else "texts" if texts else f"values of the type {dtype}"
+        raise InputError(f"{name} holds {kind}, not numbers; bipolar vectors hold 1 and -1")
+    if isinstance(values, Tensor):
+        finite = bool(torch.isfinite(values).all())
+        plain = values.to(torch.complex64 if torch.is_complex(values) else torch.float32)
+    else:
+        finite = bool(np.isfinite(values).all())
+        with np.errstate(over="ignore"):  # the value becomes infinite, and is refused as such
+            copied = np.array(values, dtype=np.complex64 if values.dtype.kind == "c" else np.float32)
+        plain = torch.from_numpy(copied)
+    if finite and not torch.isfinite(plain).all():
+        raise InputError(f"{name} holds numbers beyond those of float32 (3.4e38); scale them")
+    return plain
 
 
 def guess_binding(books: Sequence[Tensor]) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from igm_cli.core.decomposition.auto import auto
 from igm_cli.core.decomposition.codebooks import Codebooks
 from igm_cli.core.decomposition.decompose import OWN_STREAM, check_vectors
-from igm_cli.core.decomposition.result import BEYOND_CHANCE, beyond_chance
+from igm_cli.core.decomposition.result import BEYOND_CHANCE, Decomposition, beyond_chance
 
 REPRODUCED = 1e-4  # proportion of a vector's square below which nothing is left to explain
 
@@ -23,7 +23,7 @@ class Superposition:
         indices: Indices of their codewords ``[S,K]``, in the order in which they were found.
         confidence: Confidence in each index ``[S,K]``.
         ambiguous: True where another codeword of the factor fits equally well ``[S,K]``.
-        similarity: Cosine of each product and what the others leave unexplained ``[S]``.
+        similarity: Cosine of each product and what the others leave unexplained ``[S]``, negative if its weight is.
         errors: Proportion of the vector's square that the best 0, 1, 2, ... products leave unexplained ``[S+1]``.
     """
 
@@ -42,7 +42,8 @@ class Superposition:
 def superposition(vector: Tensor, codebooks: Codebooks, *, k_max: int = 8, seed: int = 0) -> Superposition:
     """Finds products one after the other, each in the residual of those before it (orthogonal matching pursuit).
 
-    A product counts if it is more similar to the residual than the best of all products would be by chance.
+    A product counts if it, or else its negative, is more similar to the residual than the best of all products would be by
+    chance.
 
     Args:
         vector: The sum ``[D]``.
@@ -59,8 +60,10 @@ def superposition(vector: Tensor, codebooks: Codebooks, *, k_max: int = 8, seed:
     residual, errors, none = whole, [1.0], torch.zeros(0, len(codebooks.sizes))
     indices, confidence, ambiguous = none.long().to(whole.device), none, none.bool()
     while len(indices) < k_max and errors[-1] >= REPRODUCED:
-        found = auto(codebooks, residual[None], generator)
-        if float(beyond_chance(codebooks, found.similarity, residual[None], found.indices)) < BEYOND_CHANCE:
+        found = _further(codebooks, residual[None], generator) or _further(
+            codebooks, -residual[None], generator
+        )
+        if not found:
             break
         indices = torch.cat([indices, found.indices])
         confidence = torch.cat([confidence, found.confidence.cpu()])
@@ -72,6 +75,13 @@ def superposition(vector: Tensor, codebooks: Codebooks, *, k_max: int = 8, seed:
         without_it = _residual(codebooks, whole, torch.cat([indices[:s], indices[s + 1 :]]))
         similarity.append(float(codebooks.similarity(each, without_it)))
     return Superposition(indices.cpu(), confidence, ambiguous, torch.tensor(similarity), torch.tensor(errors))
+
+
+def _further(codebooks: Codebooks, residual: Tensor, generator: torch.Generator) -> Decomposition | None:
+    """Returns the product in a residual ``[1,F]``; None if it may be one by chance."""
+    found = auto(codebooks, residual, generator)
+    sure = beyond_chance(codebooks, found.similarity, residual, found.indices)
+    return found if float(sure) >= BEYOND_CHANCE else None
 
 
 DEPENDENT = 1e-6

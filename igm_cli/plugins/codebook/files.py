@@ -7,7 +7,6 @@ metadata may name the binding.  It may also hold bound vectors (``vectors``) and
 from __future__ import annotations
 
 import math
-import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.decomposition.binding import BINDINGS
-from igm_cli.core.decomposition.codebooks import Codebooks, guess_binding
+from igm_cli.core.decomposition.codebooks import Codebooks, factor_names, guess_binding, numbers
 from igm_cli.core.decomposition.decompose import check_vectors
 from igm_cli.core.decomposition.problems import Problems
 from igm_cli.errors import InputError, some
@@ -30,15 +29,15 @@ SUFFIXES = (".npy", ".npz", ".safetensors")
 VECTORS = "vectors"  # name of the array to read if there are several
 TRUTH = "truth"  # name of the indices of the vectors' codewords, [B,K] or [B,S,K]
 
-_FACTOR = re.compile(r"factor_(0|[1-9]\d*)")
 _DAMAGED = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, RuntimeError)
 
 
 def read_vectors(path: Path, codebooks: Codebooks | None = None) -> Tensor:
-    """Returns bound vectors ``[B,D]``, float32 or complex64; one vector ``[D]`` is a batch of one.
+    """Returns bound vectors ``[B,D]``, or a single one ``[D]``, float32 or complex64.
 
     An archive holds them as its only array, or under the name ``vectors``.
     """
+    _check_readable(path)
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{path} is not a file of vectors; give a .npy, .npz or .safetensors file")
     if path.suffix.lower() == ".safetensors":
@@ -46,9 +45,8 @@ def read_vectors(path: Path, codebooks: Codebooks | None = None) -> Tensor:
             array = _tensor(path, file, _only_name(path, list(file.keys())))
     else:
         array = _numpy_array(path)
-    values = _numbers(path, array)
-    values = values[None] if values.ndim == 1 else values
-    if values.ndim != 2:
+    values = numbers(array, str(path))
+    if values.ndim not in (1, 2):
         what = f"an array of the shape {list(values.shape)}" if values.ndim else "a single number"
         raise InputError(
             f"{path} holds {what}; bound vectors must be an array of the shape [D] or [vectors, D]"
@@ -57,7 +55,7 @@ def read_vectors(path: Path, codebooks: Codebooks | None = None) -> Tensor:
         raise InputError(f"{path} holds an array without a number; save the bound vectors again")
     if codebooks is not None:
         with _naming(path):
-            check_vectors(values, codebooks)
+            check_vectors(torch.atleast_2d(values), codebooks)
     return values
 
 
@@ -69,13 +67,15 @@ def read_codebooks(path: Path, binding: str | None = None) -> Codebooks:
         binding: ``map``, ``hrr`` or ``fhrr``; None takes the file's, else the one that fits the codewords: ``fhrr``
             for complex ones, ``map`` for ±1, ``hrr`` for other real ones.
     """
+    _check_readable(path)
     if path.suffix.lower() != ".safetensors":
         raise InputError(
             f"{path} is not a .safetensors file; save the codebooks in one, as tensors [codewords, D] named factor_0, "
             "factor_1, ... (save_file of safetensors.numpy does)"
         )
     with _open_safetensors(path) as file:
-        books = [_numbers(path, _tensor(path, file, name)) for name in _factors(path, list(file.keys()))]
+        names = factor_names(list(file.keys()), str(path))
+        books = [numbers(_tensor(path, file, name), str(path)) for name in names]
         named = (file.metadata() or {}).get("binding")
     if binding is None and named is not None and named not in BINDINGS:
         raise InputError(f"{path} says the binding {named!r}; name one of {', '.join(BINDINGS)} with --binding")
@@ -88,7 +88,7 @@ def read_codebooks(path: Path, binding: str | None = None) -> Codebooks:
 def read_problems(path: Path) -> Problems:
     """Returns the codebooks of a file, with its bound vectors and their truth."""
     codebooks = read_codebooks(path)
-    vectors = read_vectors(path, codebooks)
+    vectors = torch.atleast_2d(read_vectors(path, codebooks))
     with _open_safetensors(path) as file:
         if TRUTH not in file.keys():  # noqa: SIM118
             raise InputError(
@@ -107,7 +107,6 @@ def read_problems(path: Path) -> Problems:
 def _open_safetensors(path: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
-    _check_readable(path)
     try:
         opened = safe_open(path, "pt")
     except (SafetensorError, OSError) as error:
@@ -118,7 +117,6 @@ def _open_safetensors(path: Path) -> Iterator[Any]:
 
 def _numpy_array(path: Path) -> Any:
     """Returns the array of a .npy, or the one array of a .npz."""
-    _check_readable(path)
     try:
         if not zipfile.is_zipfile(path):
             with path.open("rb") as file:
@@ -186,38 +184,6 @@ def _only_name(path: Path, names: Sequence[str]) -> str:
     if not names:
         raise InputError(f"{path} holds no array; save the vectors under the name {VECTORS!r}")
     raise InputError(f"{path} holds {len(names)} arrays ({some(names, 5)}); name the bound vectors {VECTORS!r}")
-
-
-def _factors(path: Path, names: Sequence[str]) -> list[str]:
-    """Returns the names factor_0, factor_1, ..., after checking that none is missing."""
-    numbers = sorted(int(name.removeprefix("factor_")) for name in names if _FACTOR.fullmatch(name))
-    if not numbers:
-        listed = some(sorted(names), 5) or "nothing"
-        raise InputError(f"{path} holds {listed}; codebooks must be named factor_0, factor_1, ...")
-    missing = sorted(set(range(numbers[-1] + 1)) - set(numbers))
-    if missing:
-        raise InputError(f"{path} has factor_{numbers[-1]} but no factor_{missing[0]}; number them from 0 on")
-    return [f"factor_{number}" for number in numbers]
-
-
-def _numbers(path: Path, values: Any) -> Tensor:
-    """Returns an array or tensor as float32 or complex64."""
-    dtype, known = str(values.dtype), isinstance(values, Tensor) or values.dtype.kind in "biufc"
-    if not known or dtype in ("bool", "torch.bool"):
-        texts = not known and values.dtype.kind in "US"
-        kind = "truth values" if known else "texts" if texts else f"values of the type {dtype}"
-        raise InputError(f"{path} holds {kind}, not numbers; bipolar vectors hold 1 and -1")
-    if isinstance(values, Tensor):
-        finite = bool(torch.isfinite(values).all())
-        plain = values.to(torch.complex64 if torch.is_complex(values) else torch.float32)
-    else:
-        finite = bool(np.isfinite(values).all())
-        with np.errstate(over="ignore"):  # the value becomes infinite, and is refused as such
-            numbers = np.array(values, dtype=np.complex64 if values.dtype.kind == "c" else np.float32)
-        plain = torch.from_numpy(numbers)
-    if finite and not torch.isfinite(plain).all():
-        raise InputError(f"{path} holds numbers beyond those of float32 (3.4e38); scale them")
-    return plain
 
 
 @contextmanager
