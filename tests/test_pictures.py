@@ -37,7 +37,7 @@ def table(root: Path, name: str, content: str | bytes, *files: str) -> Path:
     return root
 
 
-def read(root: Path, split: str = "train", **options: object) -> dict[str, list[str]]:
+def read(root: Path, split: str = "all", **options: object) -> dict[str, list[str]]:
     data = ADAPTER.load(split, data_root=root, **options)
     assert data.column_names == ["image", "file", "labels"]
     return dict(zip(data["file"][:], data["labels"][:], strict=True))
@@ -49,9 +49,26 @@ AB = {"a.jpg": ["cat", "dog"], "b.jpg": ["rabbit"]}
 def test_images_are_decoded_when_asked_for(tmp_path: Path) -> None:
     Image.new("RGB", (20, 10), (200, 0, 0)).save(tmp_path / "cat_dog_1.PNG")
     touch(tmp_path, "dog_2.jpg")
-    data = ADAPTER.load("val", data_root=tmp_path)
+    data = ADAPTER.load("all", data_root=tmp_path)
     assert data[0]["image"].size == (20, 10) and data[0]["labels"] == ["cat", "dog"]
-    assert len(ADAPTER.load("test", data_root=tmp_path, limit=1)) == 1
+    assert len(ADAPTER.load("all", data_root=tmp_path, limit=1)) == 1
+
+
+def test_a_folder_without_splits_is_divided_and_it_is_said(tmp_path: Path) -> None:
+    touch(tmp_path / "mine", *(f"{label}/{number}.jpg" for label in ("cat", "dog") for number in range(20)))
+    notes: list[str] = []
+    every = {name: read(tmp_path / "mine", name, note=notes.append) for name in ("train", "val", "test", "all")}
+    parts = [set(every[name]) for name in ("train", "val", "test")]
+    assert all(parts) and len(parts[0]) > 25 and sum(map(len, parts)) == 40 == len(every["all"])
+    assert set.union(*parts) == set(every["all"])
+    counts = ", ".join(f"{len(every[name])} {name}" for name in ("train", "val", "test"))
+    assert len(notes) == 3 and len(set(notes)) == 1
+    assert f"divides its 40 images: {counts}; the split all takes every one" in notes[0]
+    touch(tmp_path / "mine", "cat/new.jpg")
+    assert every["val"].items() <= read(tmp_path / "mine", "val").items()  # new images move none of the others
+    assert len(read(tmp_path / "mine", "val", shares="0/1/0", note=notes.append)) == 41 and len(notes) == 3
+    with pytest.raises(UsageError, match="shares must look like 80/10/10"):
+        read(tmp_path / "mine", shares="80")
 
 
 @pytest.mark.parametrize(
@@ -186,22 +203,23 @@ def test_one_folder_of_all_images(tmp_path: Path) -> None:
 
 def test_splits(tmp_path: Path) -> None:
     touch(tmp_path, "train/cat_1.jpg", "train/dog_1.jpg", "test/cat_dog/1.jpg", "test/dog/1.jpg")
-    assert read(tmp_path) == {"train/cat_1.jpg": ["cat"], "train/dog_1.jpg": ["dog"]}
+    assert read(tmp_path, "train") == {"train/cat_1.jpg": ["cat"], "train/dog_1.jpg": ["dog"]}
+    assert len(read(tmp_path, "all")) == 4
     assert read(tmp_path, "test") == {"test/cat_dog/1.jpg": ["cat", "dog"], "test/dog/1.jpg": ["dog"]}
     with pytest.raises(InputError, match="test and train but no folder val; add it"):
         read(tmp_path, "val")
     table(tmp_path / "Validation", "labels.csv", "file,labels\na.jpg,cat\n", "a.jpg")
     assert read(tmp_path, "val") == {"Validation/a.jpg": ["cat"]}
     table(tmp_path, "labels.csv", "file,labels\ntrain/dog_1.jpg,fish\n", "train/dog_1.jpg")
-    assert read(tmp_path) == {"train/dog_1.jpg": ["fish"]}
+    assert read(tmp_path, "train") == {"train/dog_1.jpg": ["fish"]}
     assert read(tmp_path, "val") == {"Validation/a.jpg": ["cat"]}  # its own table comes first
-    with pytest.raises(InputError, match="no test image in its table"):
+    with pytest.raises(InputError, match="no test image; add some"):
         read(tmp_path, "test")
 
 
 def test_folders_named_training_and_testing_are_splits(tmp_path: Path) -> None:
     touch(tmp_path, "training/cat/1.jpg", "testing/dog/1.jpg")
-    assert read(tmp_path) == {"training/cat/1.jpg": ["cat"]}
+    assert read(tmp_path, "train") == {"training/cat/1.jpg": ["cat"]}
     assert read(tmp_path, "test") == {"testing/dog/1.jpg": ["dog"]}
 
 

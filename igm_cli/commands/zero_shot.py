@@ -150,6 +150,7 @@ def zero_shot(
         _estimate(session, sink, paths)
         return
     how = {"announce": partial(_announce, session, sink, model is None)}
+    how |= {"doubt": opened.not_calibrated()}
     how |= {"sources": [file for file in (labels_file, templates_file) if file]}
     understand_images(session, paths, "igm.zero-shot/1", sink, output, pictures=overlay, maps=map_, **how)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +11,16 @@ from torch import Tensor
 
 from igm_cli.core.concepts import Text
 from igm_cli.core.names import meant
-from igm_cli.errors import InputError, UnknownConceptError, near_names, reason
+from igm_cli.errors import InputError, UnknownConceptError, near_names, reason, some
+from igm_cli.plugins.base import Advice
 
 if TYPE_CHECKING:
+    import datasets
     from PIL.Image import Image
 
     from igm_cli.plugins.base import Frame
+
+LISTED = 20  # labels named at most
 
 TEMPLATES = ("a photo of a {label}",)
 
@@ -51,6 +56,16 @@ class Labels:
         except (TypeError, ValueError) as error:
             raise InputError(f"the labels cannot be used: {reason(error)}") from error
         return parser
+
+    def advise(self, splits: Sequence[datasets.Dataset], options: Mapping[str, Any]) -> Advice:
+        """Returns the labels of the splits, if none are set."""
+        if options.get("labels"):
+            return Advice({}, ())
+        counts = Counter(label for split in splits for labels in split["labels"] for label in labels)
+        told = some([f"{label} {count}" for label, count in counts.most_common()], LISTED)
+        return Advice(
+            {"concepts": {"labels": sorted(counts)}}, (f"concepts.labels are those of the images: {told}",)
+        )
 
     @property
     def space(self) -> Text:
