@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from conftest import Here
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -127,6 +128,17 @@ def test_a_table_in_parquet(tmp_path: Path, columns: dict[str, list[object]]) ->
         read(tmp_path)
 
 
+def test_pictures_inside_a_table_in_parquet_are_not_read(tmp_path: Path) -> None:
+    rows = {"image": [{"bytes": b"...", "path": "1.png"}], "label": [0]}
+    for file, more in (("train-0.parquet", ()), ("metadata.parquet", ("a.jpg",)), ("data/train-0.parquet", ())):
+        root = touch(tmp_path / file.replace("/", "-"), file, *more)
+        Dataset.from_dict(rows).to_parquet(str(root / file))
+        with pytest.raises(
+            InputError, match=f"{file} holds pictures, which .*; write each to a file of its own"
+        ):
+            read(root)
+
+
 def test_errors_without_a_number_have_a_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(path: Path) -> bytes:
         raise OSError("the share is gone")
@@ -199,6 +211,61 @@ def test_one_folder_of_all_images(tmp_path: Path) -> None:
     assert read(tmp_path / "x") == {"stuff/cat_1.jpg": ["cat"], "stuff/dog_1.jpg": ["dog"]}
     touch(tmp_path / "y", "cat_dog/1.jpg", "cat_dog/IMG_2.jpg")
     assert set(map(tuple, read(tmp_path / "y").values())) == {("cat", "dog")}
+
+
+SMALL = """extends = "default"
+[model]
+image_size = [16, 16]
+channels = [16, 16]
+autoencoder_channels = [16, 16]
+groups = 4
+head_dim = 8
+text_dim = 16
+latent_channels = 2
+[train]
+steps = 3
+autoencoder_steps = 1
+reading_steps = 1
+batch_size = 8
+precision = "no"
+"""
+
+
+def test_a_folder_is_trained_on_by_its_labels_and_silently(tmp_path: Path, here: Here) -> None:
+    (tmp_path / "small.toml").write_text(SMALL)
+    for label, color in (("circle", "red"), ("square", "blue")):
+        (tmp_path / "mine" / label).mkdir(parents=True)
+        for number in range(9):
+            Image.new("RGB", (16, 16), color).save(tmp_path / "mine" / label / f"{number}.png")
+    words = (
+        "train",
+        "pictures",
+        "--data-root",
+        "mine",
+        "--preset",
+        "small.toml",
+        "-o",
+        "run",
+        "--device",
+        "cpu",
+    )
+    code, _, said = here(*words, cwd=tmp_path)
+    assert code == 0, said
+    sentences = said.splitlines()
+    assert "divides its 18 images" in sentences[0] and "with 1 label in each" in sentences[1]
+    assert sentences[2] == "concepts.labels are those of the images: circle 9, square 9"
+    assert "neither validated nor calibrated" in sentences[3]
+    assert "igm evaluate --model run --calibrate" in sentences[3]
+    assert sentences[4].endswith("for 3 steps in run, a model for igm zero-shot IMAGE --model run")
+    assert sentences[-1] == "done; use it with: igm zero-shot IMAGE --model run"
+    assert len([line for line in sentences if not line.startswith("training ")]) == 7, (
+        said
+    )  # no library's words
+    spec = json.loads((tmp_path / "run" / "igm.json").read_text())
+    assert spec["space"]["labels"] == ["circle", "square"] and spec["composition"] == "mean"
+    given = here(*words, "--set", "concepts.labels=square,circle,star", "--dry-run", "-o", "other")
+    assert given.code == 0 and "square,circle,star" in given.out and "concepts.labels are" not in given.err
+    assert "gives a model for igm zero-shot IMAGE --model other" in given.err
 
 
 def test_splits(tmp_path: Path) -> None:

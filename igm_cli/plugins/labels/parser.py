@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.concepts import Text
-from igm_cli.core.names import meant
+from igm_cli.core.names import meant, parts_of
 from igm_cli.errors import InputError, UnknownConceptError, near_names, reason, some
 from igm_cli.plugins.base import Advice
 
@@ -47,7 +47,7 @@ class Labels:
     def configured(self, options: Mapping[str, Any]) -> Labels:
         """Returns a parser of other labels and templates."""
         labels = options.get("labels", self.labels)
-        labels = [part.strip() for part in labels.split(",")] if isinstance(labels, str) else labels
+        labels = [part.strip() for part in parts_of(labels)] if isinstance(labels, str) else labels
         templates = options.get("templates", self.templates)
         try:
             nothing = options.get("nothing", self.nothing)
