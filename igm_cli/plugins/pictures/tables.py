@@ -117,7 +117,7 @@ def _of_igm(path: Path) -> bool:
 def class_names(path: Path) -> tuple[str, ...]:
     """Returns the names of a table's numbered classes: its own, as ``datasets`` keeps them, or a list next to it."""
     if path.suffix.lower() == ".parquet":
-        from pyarrow import parquet  # type: ignore[import-untyped]
+        from pyarrow import parquet
 
         try:
             known = json.loads((parquet.read_schema(path).metadata or {}).get(b"huggingface", b"{}"))
