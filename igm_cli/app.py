@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -86,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     try:
         with ending_at_once():
-            _refuse_empty(given)
+            _refuse_words(given)
             _calm_libraries()
             _tell_of_hub(given)
             app = command_line(*[word for word in given[:1] if word in COMMANDS])
@@ -129,12 +130,17 @@ def _calm_libraries() -> None:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
-def _refuse_empty(arguments: list[str]) -> None:
-    """Refuses empty arguments, which come from unset shell variables."""
+def _refuse_words(arguments: list[str]) -> None:
+    """Refuses empty arguments, which come from unset shell variables, and files that look like options."""
     for before, word in zip(["", *arguments], arguments, strict=False):
         if not word or (word.startswith("--") and word.partition("=")[1:] == ("=", "")):
             where = f"the value of {before}" if before.startswith("-") and not word else word or "an argument"
             raise UsageError(f"{where} is empty; give a value, or leave it out")
+    for word in arguments[: arguments.index("--") if "--" in arguments else None]:
+        if word.startswith("-") and "." in word and Path(word).is_file():
+            raise UsageError(
+                f"{word} is read as an option, although a file has this name; write ./{word} for the file"
+            )
 
 
 def _tell_of_hub(arguments: list[str]) -> None:

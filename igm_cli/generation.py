@@ -108,7 +108,8 @@ class Generation:
         self.guidance = s.guidance or own.guidance or 1.0
         # The weights of particles are those of ancestral steps.
         self.sampler = s.sampler or ("ancestral" if s.particles > 1 else own.sampler)
-        told = {**asdict(s), "guidance": self.guidance, "sampler": self.sampler, "batch_size": None}
+        told = {**asdict(s), "guidance": self.guidance, "sampler": self.sampler}
+        told |= {"batch_size": None, "check": False}  # these change nothing that is drawn
         # What else a text-to-image model could be asked about changes nothing.
         identities = [{k: v for k, v in model.identity.items() if k != "labels"} for model in models]
         self.run = fingerprint_of({"models": identities, "settings": told})

@@ -89,6 +89,8 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         with path.open("rb") as file:
             yield file
     except FileNotFoundError as error:
+        if path.is_symlink():
+            raise InputError(f"{path} is a link to a file that does not exist; check where it leads") from error
         raise InputError(f"{path} does not exist; check the path") from error
     except PermissionError as error:
         raise InputError(f"{path} may not be read; change its permissions") from error

@@ -128,6 +128,7 @@ def open_pipeline(
         joins="sum",  # Composable Diffusion (Liu et al. 2022, eq. 13): every prompt with its own guidance
         **said_in(description.info),
         labels=own.labels if own else (),
+        described=own is not None,
         unknown=tuple(label for label in chosen if plain(label) not in known),
     )
     return opened

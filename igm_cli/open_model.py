@@ -62,6 +62,7 @@ class OpenModel:
     draws: bool = True  # whether, by its description, its pictures are worth looking at
     discriminative: bool = False  # whether it was also trained to tell concepts apart
     knows: str = ""  # its training data in a few words, if its description says so
+    described: bool = True  # whether it has a description of igm's, where a calibration is kept
 
     def __repr__(self) -> str:
         return f"<igm model {self.name!r}: {self.parser.name} on {self.device}>"
@@ -88,10 +89,10 @@ class OpenModel:
         """Returns a sentence about confidence that was fitted to no images; empty if it was fitted to some."""
         if self.inference.get("temperature") or self.inference.get("typical"):
             return ""
-        return (
-            f"{self.name} was not calibrated: confidence is rough, and images unlike those it was trained on are not noticed; "
-            "igm evaluate --calibrate mends that"
-        )
+        blind = self.parser.space.nothing_place is None
+        unseen = ", and images unlike those it was trained on are not noticed" * blind
+        mends = "; igm evaluate --calibrate mends that" * self.described
+        return f"{self.name} was not calibrated: confidence is rough{unseen}{mends}"
 
     def about_drawing(self) -> list[str]:
         """Returns what users should know about the model before it draws, one sentence each."""

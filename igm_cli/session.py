@@ -81,6 +81,10 @@ class Session(Generic[Data]):
         """Returns the number of inputs in a source, as far as it is known."""
         return 1
 
+    def asked(self, record: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Returns what records tell of the options of this call, or what a record tells of those of its own."""
+        return {}
+
     def record(self, schema: str, each: Input[Data], seconds: float, **found: Any) -> dict[str, Any]:
         """Returns the record of an input: the fields of all records, and what was found."""
         about = {"schema": schema, **each.about, "sha256": each.sha256, "concepts": self.parser.name}
@@ -162,6 +166,17 @@ class ImageSession(ImageInputs, Session["Image"]):
     def check(self, each: Input[Image]) -> None:
         """As :meth:`Session.check`; an image may also be too large at the scale."""
         refuse_enlarged(each.data.size, self.scale, str(each.about["image"]))
+
+    def asked(self, record: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """As :meth:`Session.asked`: the model, its concepts, and how many there are."""
+        if record is None:
+            space: Any = self.parser.space
+            model, k, labels = self.model.name, self.k, [*getattr(space, "labels", ())]
+            labels = [label for label in labels if label != space.nothing]
+        else:
+            model, k = record["model"], record["k"] if record.get("k_source") == "given" else None
+            labels = [each["label"] for each in record.get("labels", ())]
+        return {"model": model, "k": k or "estimated", **({"labels": sorted(labels)} if labels else {})}
 
     def require_labels(self) -> None:
         """Raises an error if the parser cannot write labels beside objects."""

@@ -44,7 +44,7 @@ class Branch:
         return term.concepts is not None and term in self.terms
 
     def __str__(self) -> str:
-        return " AND ".join(f"{'NOT ' * term.absent}{term.text}" for term in self.terms)
+        return " AND ".join(str(Atom(term.text, term.weight, term.absent)) for term in self.terms)
 
 
 @dataclass(frozen=True)

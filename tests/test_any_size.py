@@ -191,12 +191,17 @@ def test_large_images_are_worked_out_and_kept_one_by_one(
 def test_a_doubt_says_what_else_it_may_be() -> None:
     """A number given, or too few looked for, leave of an image what is as unlike those trained on as noise."""
     record = {"image": "a.png", "model": "m", "k": 2, "typicality": 0.1, "k_curve": [{"k": 0}, {"k": 2}]}
+    record["schema"] = "igm.invert/1"
     for more, says in (
         ({"k_source": "estimated"}, "trained on (typicality 0.10)"),
         ({"k_source": "given"}, "trained on, or does not hold 2 concepts (typicality 0.10)"),
         (
             {"k_source": "estimated", "k_at_maximum": True},
             "trained on, or holds more than 2 concepts (typicality 0.10)",
+        ),
+        (
+            {"k_source": "estimated", "schema": "igm.zero-shot/1"},
+            "a.png is unlike what m was trained on, or shows none of the labels asked for (typicality 0.10)",
         ),
     ):
         assert says in show.warning(record | more)

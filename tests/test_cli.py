@@ -157,6 +157,7 @@ def test_a_name_that_is_not_utf8_stops_no_other(
     ("name", "content", "says"),
     [
         ("missing.png", None, "does not exist"),
+        ("broken.png", None, "broken.png is a link to a file that does not exist"),
         ("empty.png", b"", "empty"),
         ("text.png", b"hello", "not an image"),
     ],
@@ -166,10 +167,19 @@ def test_bad_images(
 ) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
+    if name == "broken.png":
+        (tmp_path / name).symlink_to("nowhere.png")
     done = here("invert", tmp_path / name, "--model", tiny_model, "--json", *QUICK)
     assert done.code == 3
     assert says in one_sentence(done.err)
     assert done.out == ""
+
+
+def test_a_file_that_looks_like_an_option_is_known(here: Here, tmp_path: Path) -> None:
+    (tmp_path / "-dash.png").write_bytes(b"")
+    done = here("invert", "-dash.png", cwd=tmp_path)
+    assert done.code == 2 and "write ./-dash.png" in one_sentence(done.err)
+    assert "empty" in here("invert", "--", "-dash.png").err
 
 
 def test_bad_devices(here: Here, tiny_model: Path, pictures: Path) -> None:

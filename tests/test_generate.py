@@ -431,8 +431,6 @@ def test_the_command_refuses_what_is_not_its_own(tmp_path, here, tiny_model):
     (another / "igm.json").write_text((another / "igm.json").read_text().replace('"sum"', '"mean"'))
     code, _, said = run(here, asked[0], "--model", another, "-o", tmp_path)
     assert code == 3 and f"(--model was {tiny_model.name} and is {another.name})" in said
-    code, _, said = run(here, *asked, "--check")
-    assert code == 3 and "(--check was off and is on)" in said
     code, _, said = run(here, *asked, "--free", "none")  # of which records do not tell
     assert code == 3 and "another model or other options" in said
 
@@ -521,6 +519,17 @@ def test_check_says_what_the_model_finds_again(tmp_path, here, tiny_attributes):
     jsonschema.validate(record, schema("igm.generate-1"), jsonschema.Draft202012Validator)
 
 
+def test_a_folder_goes_on_with_and_without_check(tmp_path, here, tiny_attributes):
+    asked = ("Smiling AND blond:2", "--model", tiny_attributes, "-o", tmp_path / "out")
+    code, [plain], said = run(here, *asked)
+    assert code == 0, said
+    assert plain["clause"] == "Smiling AND blond:2" and "check" not in plain
+    _, [seen], _ = run(here, *asked, "--check")  # what is not looked at yet is drawn again, the same
+    assert "check" in seen and seen["sha256"] == plain["sha256"] and seen["run"] == plain["run"]
+    code, [kept, new], _ = run(here, *asked, "-n", 2)
+    assert code == 0 and kept["check"] == seen["check"] and "check" not in new
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
@@ -534,6 +543,7 @@ def test_check_says_what_the_model_finds_again(tmp_path, here, tiny_attributes):
         (["pos(.3,.5) and pos(.7,.5)"], 2, "write AND in capitals"),
         (["pos(.5,.5)", "-n", "0"], 2, "--number / -n must be at least 1; see igm generate --help"),
         (["pos(.5,.5)", "--like", "photo.tif2"], 2, "--like takes an image"),
+        (["--like", "."], 2, "--like . is a folder; run igm invert . -o results.jsonl first"),
     ],
 )
 def test_bad_requests_are_one_sentence(tmp_path, here, arguments, code, says):

@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from igm_cli.commands.zero_shot import read_labels
 from igm_cli.core.concepts import Text
-from igm_cli.errors import InputError
+from igm_cli.core.names import names_option
+from igm_cli.errors import InputError, UsageError
 from igm_cli.plugins import registry
 from igm_cli.plugins.base import Frame
 from igm_cli.plugins.labels.parser import TEMPLATES, Labels
@@ -26,6 +28,14 @@ vocabularies = st.lists(names, min_size=1, max_size=8, unique=True)
 def chosen(draw: st.DrawFn) -> tuple[Labels, list[str]]:
     labels = draw(vocabularies)
     return Labels(labels), draw(st.lists(st.sampled_from(labels), max_size=8, unique=True))
+
+
+def test_quotation_marks_keep_commas_within_a_label() -> None:
+    assert PETS.configured({"labels": 'dog, "cat, grey"'}).labels == ("dog", "cat, grey")
+    assert read_labels('dog,"cat, grey"', None) == ("dog", "cat, grey")
+    assert names_option("labels", 'dog,"cat, grey"') == ("dog", "cat, grey")
+    with pytest.raises(UsageError, match="quotation marks that enclose no whole name"):
+        read_labels('dog,"cat', None)
 
 
 def test_images_without_labels_are_refused() -> None:

@@ -405,6 +405,8 @@ def test_splits_by_lists(root: Path) -> None:
     assert "images/c.d.png: it is in no list of a split, and is left out" in notes
     with pytest.raises(InputError, match=r"no usable test image, only train and val; list some in test.txt"):
         read(root, "test")
+    every, said = read(root, "all")
+    assert len(every) == 3 and not any("left out" in note for note in said)
 
 
 def test_splits_of_pascal_voc(root: Path) -> None:

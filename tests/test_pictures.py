@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from conftest import Here
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -37,7 +38,7 @@ def table(root: Path, name: str, content: str | bytes, *files: str) -> Path:
     return root
 
 
-def read(root: Path, split: str = "train", **options: object) -> dict[str, list[str]]:
+def read(root: Path, split: str = "all", **options: object) -> dict[str, list[str]]:
     data = ADAPTER.load(split, data_root=root, **options)
     assert data.column_names == ["image", "file", "labels"]
     return dict(zip(data["file"][:], data["labels"][:], strict=True))
@@ -49,9 +50,26 @@ AB = {"a.jpg": ["cat", "dog"], "b.jpg": ["rabbit"]}
 def test_images_are_decoded_when_asked_for(tmp_path: Path) -> None:
     Image.new("RGB", (20, 10), (200, 0, 0)).save(tmp_path / "cat_dog_1.PNG")
     touch(tmp_path, "dog_2.jpg")
-    data = ADAPTER.load("val", data_root=tmp_path)
+    data = ADAPTER.load("all", data_root=tmp_path)
     assert data[0]["image"].size == (20, 10) and data[0]["labels"] == ["cat", "dog"]
-    assert len(ADAPTER.load("test", data_root=tmp_path, limit=1)) == 1
+    assert len(ADAPTER.load("all", data_root=tmp_path, limit=1)) == 1
+
+
+def test_a_folder_without_splits_is_divided_and_it_is_said(tmp_path: Path) -> None:
+    touch(tmp_path / "mine", *(f"{label}/{number}.jpg" for label in ("cat", "dog") for number in range(20)))
+    notes: list[str] = []
+    every = {name: read(tmp_path / "mine", name, note=notes.append) for name in ("train", "val", "test", "all")}
+    parts = [set(every[name]) for name in ("train", "val", "test")]
+    assert all(parts) and len(parts[0]) > 25 and sum(map(len, parts)) == 40 == len(every["all"])
+    assert set.union(*parts) == set(every["all"])
+    counts = ", ".join(f"{len(every[name])} {name}" for name in ("train", "val", "test"))
+    assert len(notes) == 3 and len(set(notes)) == 1
+    assert f"divides its 40 images: {counts}; the split all takes every one" in notes[0]
+    touch(tmp_path / "mine", "cat/new.jpg")
+    assert every["val"].items() <= read(tmp_path / "mine", "val").items()  # new images move none of the others
+    assert len(read(tmp_path / "mine", "val", shares="0/1/0", note=notes.append)) == 41 and len(notes) == 3
+    with pytest.raises(UsageError, match="shares must look like 80/10/10"):
+        read(tmp_path / "mine", shares="80")
 
 
 @pytest.mark.parametrize(
@@ -108,6 +126,17 @@ def test_a_table_in_parquet(tmp_path: Path, columns: dict[str, list[object]]) ->
     (tmp_path / "metadata.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(InputError, match=r"metadata.parquet cannot be read \(.*\); check it"):
         read(tmp_path)
+
+
+def test_pictures_inside_a_table_in_parquet_are_not_read(tmp_path: Path) -> None:
+    rows = {"image": [{"bytes": b"...", "path": "1.png"}], "label": [0]}
+    for file, more in (("train-0.parquet", ()), ("metadata.parquet", ("a.jpg",)), ("data/train-0.parquet", ())):
+        root = touch(tmp_path / file.replace("/", "-"), file, *more)
+        Dataset.from_dict(rows).to_parquet(str(root / file))
+        with pytest.raises(
+            InputError, match=f"{file} holds pictures, which .*; write each to a file of its own"
+        ):
+            read(root)
 
 
 def test_errors_without_a_number_have_a_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,24 +213,80 @@ def test_one_folder_of_all_images(tmp_path: Path) -> None:
     assert set(map(tuple, read(tmp_path / "y").values())) == {("cat", "dog")}
 
 
+SMALL = """extends = "default"
+[model]
+image_size = [16, 16]
+channels = [16, 16]
+autoencoder_channels = [16, 16]
+groups = 4
+head_dim = 8
+text_dim = 16
+latent_channels = 2
+[train]
+steps = 3
+autoencoder_steps = 1
+reading_steps = 1
+batch_size = 8
+precision = "no"
+"""
+
+
+def test_a_folder_is_trained_on_by_its_labels_and_silently(tmp_path: Path, here: Here) -> None:
+    (tmp_path / "small.toml").write_text(SMALL)
+    for label, color in (("circle", "red"), ("square", "blue")):
+        (tmp_path / "mine" / label).mkdir(parents=True)
+        for number in range(9):
+            Image.new("RGB", (16, 16), color).save(tmp_path / "mine" / label / f"{number}.png")
+    words = (
+        "train",
+        "pictures",
+        "--data-root",
+        "mine",
+        "--preset",
+        "small.toml",
+        "-o",
+        "run",
+        "--device",
+        "cpu",
+    )
+    code, _, said = here(*words, cwd=tmp_path)
+    assert code == 0, said
+    sentences = said.splitlines()
+    assert "divides its 18 images" in sentences[0] and "with 1 label in each" in sentences[1]
+    assert sentences[2] == "concepts.labels are those of the images: circle 9, square 9"
+    assert "neither validated nor calibrated" in sentences[3]
+    assert "igm evaluate --model run --calibrate" in sentences[3]
+    assert sentences[4].endswith("for 3 steps in run, a model for igm zero-shot IMAGE --model run")
+    assert sentences[-1] == "done; use it with: igm zero-shot IMAGE --model run"
+    assert len([line for line in sentences if not line.startswith("training ")]) == 7, (
+        said
+    )  # no library's words
+    spec = json.loads((tmp_path / "run" / "igm.json").read_text())
+    assert spec["space"]["labels"] == ["circle", "square"] and spec["composition"] == "mean"
+    given = here(*words, "--set", "concepts.labels=square,circle,star", "--dry-run", "-o", "other")
+    assert given.code == 0 and "square,circle,star" in given.out and "concepts.labels are" not in given.err
+    assert "gives a model for igm zero-shot IMAGE --model other" in given.err
+
+
 def test_splits(tmp_path: Path) -> None:
     touch(tmp_path, "train/cat_1.jpg", "train/dog_1.jpg", "test/cat_dog/1.jpg", "test/dog/1.jpg")
-    assert read(tmp_path) == {"train/cat_1.jpg": ["cat"], "train/dog_1.jpg": ["dog"]}
+    assert read(tmp_path, "train") == {"train/cat_1.jpg": ["cat"], "train/dog_1.jpg": ["dog"]}
+    assert len(read(tmp_path, "all")) == 4
     assert read(tmp_path, "test") == {"test/cat_dog/1.jpg": ["cat", "dog"], "test/dog/1.jpg": ["dog"]}
     with pytest.raises(InputError, match="test and train but no folder val; add it"):
         read(tmp_path, "val")
     table(tmp_path / "Validation", "labels.csv", "file,labels\na.jpg,cat\n", "a.jpg")
     assert read(tmp_path, "val") == {"Validation/a.jpg": ["cat"]}
     table(tmp_path, "labels.csv", "file,labels\ntrain/dog_1.jpg,fish\n", "train/dog_1.jpg")
-    assert read(tmp_path) == {"train/dog_1.jpg": ["fish"]}
+    assert read(tmp_path, "train") == {"train/dog_1.jpg": ["fish"]}
     assert read(tmp_path, "val") == {"Validation/a.jpg": ["cat"]}  # its own table comes first
-    with pytest.raises(InputError, match="no test image in its table"):
+    with pytest.raises(InputError, match="no test image; add some"):
         read(tmp_path, "test")
 
 
 def test_folders_named_training_and_testing_are_splits(tmp_path: Path) -> None:
     touch(tmp_path, "training/cat/1.jpg", "testing/dog/1.jpg")
-    assert read(tmp_path) == {"training/cat/1.jpg": ["cat"]}
+    assert read(tmp_path, "train") == {"training/cat/1.jpg": ["cat"]}
     assert read(tmp_path, "test") == {"testing/dog/1.jpg": ["dog"]}
 
 

@@ -38,7 +38,8 @@ def evaluate(
     ] = None,
     pixel_range: o.Range = None,
     split: Annotated[
-        str | None, o.data("Split.  Default: the second, which is for validation.", "NAME")
+        str | None,
+        o.data("Split.  Default: the second, which is for validation; all is a whole folder.", "NAME"),
     ] = None,
     settings: Annotated[
         list[str] | None,

@@ -6,10 +6,10 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from igm_cli.commands.drawings import refuse_others_pictures, require_picture, save_picture, sheet
-from igm_cli.commands.results import ResultFile, open_results, refuse_inputs
+from igm_cli.commands.results import ResultFile, differing, open_results, refuse_inputs
 from igm_cli.commands.runner import gather, meet
 from igm_cli.commands.show import items_text, touching
 from igm_cli.core.files import foreign_name
@@ -104,16 +104,10 @@ class Gallery:
 
     def _differences(self, line: Record) -> str:
         """Returns the options that differ between an existing line and this call."""
-        now = self.session.told
-        pairs = [(name, line.get(name), now[name]) for name in now]
-        pairs.append(("check", "check" in line, self.session.settings.check))
-        names = {"branches": "or"}  # options whose name differs from their field
-        return ", ".join(
-            f"--{names.get(name, name)} was {_in_words(was)} and is {_in_words(value)}"
-            for name, was, value in pairs
-            # an expression need not name all models
-            if was != value and not (name == "model" and set(str(was).split(" + ")) <= set(value.split(" + ")))
-        )
+        now = dict(self.session.told)
+        if set(str(line.get("model")).split(" + ")) <= set(now["model"].split(" + ")):
+            del now["model"]  # an expression need not name all models
+        return differing(line, now)
 
     def _batches(self, store: ResultFile) -> Iterator[tuple[Wish, range]]:
         """Yields batches of the images that are still missing."""
@@ -121,7 +115,9 @@ class Gallery:
             start = None
             for i in range(self.number + 1):
                 there = i == self.number or (
-                    self._about(wish, i) in store.done and self._path(wish, i).is_file()
+                    (known := store.done.get(self._about(wish, i))) is not None
+                    and self._path(wish, i).is_file()
+                    and ("check" in known or not self.session.settings.check)
                 )
                 if start is not None and (there or i - start == self.session.batch_size):
                     yield wish, range(start, i)
@@ -166,9 +162,3 @@ class Gallery:
         where = f" and on {self.grid}" if self.grid else ""
         earlier = f", {kept} of them from an earlier run" if kept else ""
         self.sink.say(f"{counted(len(records), 'image')} in {self.folder}{where}{earlier}")
-
-
-def _in_words(value: Any) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return f"{value:g}" if isinstance(value, float) else str(value)

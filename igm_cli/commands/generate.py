@@ -191,6 +191,10 @@ def _alike(
     for path in like:
         if path.suffix.lower() == ".jsonl":
             continue
+        if path.is_dir():
+            raise UsageError(
+                f"--like {path} is a folder; run igm invert {path} -o results.jsonl first, and give that file"
+            )
         if path.suffix.lower() not in SUFFIXES:
             raise UsageError(f"--like takes an image or a .jsonl file of results, not {path}")
         if first.decode:

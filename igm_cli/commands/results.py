@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from igm_cli.core.files import exclusive, write_atomically
-from igm_cli.errors import InputError, OutputError, UsageError, cause
+from igm_cli.errors import InputError, OutputError, UsageError, cause, some
 from igm_cli.folders import RESULT
 from igm_cli.inputs import what_about
 from igm_cli.output import json_line, process_rank
@@ -134,7 +134,7 @@ class ResultFile:
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{path} holds lines that are not results of igm; choose another file") from error
         if schema != self.schema or run != self.run:
-            differ = self._differences(line) if schema == self.schema else ""
+            differ = self._differences(line) if schema == self.schema and is_record(line) else ""
             what = f"made with other options ({differ})" if differ else "of another model or other options"
             raise InputError(f"{path} holds results {what}; choose another --output, or use those again")
         if not all(isinstance(name, str | int) for name in about) or not is_record(line):
@@ -162,6 +162,25 @@ def open_results(
     lock = exclusive(path if rank == 0 else _share(path, rank))
     with lock, closing(ResultFile(path, schema, run, key, **options)) as store:
         yield store
+
+
+_OPTIONS = {"branches": "or"}
+"""Options whose name differs from their field."""
+
+
+def differing(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Describes the options that were different, of those that both tell."""
+    return ", ".join(
+        f"--{_OPTIONS.get(name, name)} was {_in_words(was[name])} and is {_in_words(value)}"
+        for name, value in now.items()
+        if name in was and was[name] != value
+    )
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, list):
+        return some(value, 10)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _no_number(name: str) -> float:

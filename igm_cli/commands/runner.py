@@ -146,10 +146,12 @@ class Runner:
         if not (self.drawings or self.exports or self.output):
             return nullcontext()
         from igm_cli.commands.drawings import aim
-        from igm_cli.commands.results import open_results
+        from igm_cli.commands.results import differing, open_results
 
         read = aim(self.drawings, self.exports, self.output, self.files, self.sources)
-        return open_results(self.output, schema, self.session.run, key, read)
+        asked = self.session.asked
+        how = {"differences": lambda line: differing(asked(line), asked())}
+        return open_results(self.output, schema, self.session.run, key, read, **how)
 
     def _say_where(self) -> None:
         """Reports where pictures, tables and results are."""

@@ -281,7 +281,8 @@ def warning(record: Record, way_out: str = "raise --k-max") -> str:
     if is_untypical(record.get("typicality")):
         chosen = record["k_source"] == "given" and bool(record["k_curve"]) and record["k_curve"][0]["k"] == 0
         number = counted(record["k"], "concept")
-        otherwise = f", or does not hold {number}" * chosen  # the user said how many
+        otherwise = ", or shows none of the labels asked for" * (record["schema"] == "igm.zero-shot/1")
+        otherwise += f", or does not hold {number}" * chosen  # the user said how many
         most = bool(record.get("k_at_maximum"))
         otherwise += f", or holds more than {number}" * most
         doubt = unlike(called(record), record["model"], record, "the answer", otherwise)

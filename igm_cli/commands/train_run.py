@@ -181,7 +181,9 @@ class Training:
                 return None
             validate = self._validation()
             steps = counted(self.config.steps, "step")
-            self.sink.note(f"training on {self.data.told(samples)} for {steps} in {place.output}")
+            self.sink.note(
+                f"training on {self.data.told(samples)} for {steps} in {place.output}, a model for {self.use}"
+            )
             self.told["images"] = len(samples)
             watch = Watch(self.sink, self.config.steps, progress)
             stop = begun.enter_context(finishing())
@@ -209,7 +211,7 @@ class Training:
         first = " if all are like the first ones" if len([n for n in config.phases if n]) > 1 else ""
         self.sink.note(
             f"would train on {self.data.told(samples)} for {counted(config.steps, 'step')} of {seconds:.2g} s in {shown}, "
-            f"which takes {span(whole, whole)}{taken}{first}; twelve are drawn in {picture}"
+            f"which takes {span(whole, whole)}{taken}{first}, and gives a model for {self.use}; twelve are drawn in {picture}"
         )
         if config.calibration and not (self.text_to_image or self.known):
             self.sink.note(
@@ -218,17 +220,18 @@ class Training:
 
     def _validation(self) -> Validation | None:
         """Returns the validation during training; None if there is none."""
+        if self.text_to_image:
+            self.note(
+                "text-to-image models are neither validated nor calibrated while they are trained; then "
+                f"igm evaluate --model {self.place.output} --calibrate does both"
+            )
+            return None
         if not self.config.picture_every:
             return None
         if self.known:
             self.sink.note("a model that adds to others is not validated while it is trained")
             return None
         if len(self.data.adapter.splits) < 2:
-            return None
-        if self.text_to_image:
-            self.note(
-                "text-to-image models are not validated while they are trained; see igm benchmark zero-shot"
-            )
             return None
         examples = self.data.validation(COUNT)
         if examples is None:

@@ -150,6 +150,7 @@ def zero_shot(
         _estimate(session, sink, paths)
         return
     how = {"announce": partial(_announce, session, sink, model is None)}
+    how |= {"doubt": opened.not_calibrated()}
     how |= {"sources": [file for file in (labels_file, templates_file) if file]}
     understand_images(session, paths, "igm.zero-shot/1", sink, output, pictures=overlay, maps=map_, **how)
 
@@ -160,6 +161,8 @@ def _announce(session: ImageSession, sink: Output, default: bool, images: int) -
         sink.warn(f"no --model is given: {session.model.name} answers, which knows {session.model.knows}")
     if about := session.model.not_trained_on():
         sink.warn(about)
+    if session.k == session.parser.space.most:
+        sink.warn(f"--k {session.k} is the number of labels, so all are taken and nothing is decided")
     rank, world = process_rank()
     if rank or not images:
         return
@@ -251,6 +254,7 @@ def read_labels(text: str | None, file: Path | None) -> tuple[str, ...]:
     """Returns the labels of ``--labels`` or ``--labels-file``; none if neither is given."""
     if text is not None and file is not None:
         raise UsageError("--labels and --labels-file exclude each other; leave one out")
+    from igm_cli.core.names import parts_of
     from igm_cli.label_models import check_labels
 
     if file is not None:
@@ -260,7 +264,7 @@ def read_labels(text: str | None, file: Path | None) -> tuple[str, ...]:
                 f"{file} looks like a table; a file of labels holds one per line and nothing else, such as labels.txt"
             )
         return check_labels(lines, str(file), InputError)
-    return () if text is None else check_labels(text.split(","), "--labels", UsageError)
+    return () if text is None else check_labels(parts_of(text), "--labels", UsageError)
 
 
 def read_templates(texts: Sequence[str], file: Path | None) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import unicodedata
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -20,13 +21,21 @@ def meant(word: str, known: Collection[str]) -> str:
     return same[0] if len(same) == 1 else word
 
 
+def parts_of(text: str) -> list[str]:
+    """Returns the parts of a text with commas between them; quotation marks keep those within a part: ``dog,"cat, grey"``."""
+    if '"' not in text:
+        return text.split(",")
+    try:
+        return next(csv.reader([text], skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        raise UsageError(f"{text!r} has quotation marks that enclose no whole name; correct them") from error
+
+
 def names_option(option: str, value: Any) -> tuple[str, ...]:
-    """Returns the names of an option, a text with commas between them or a list, each once; none if it is not given."""
+    """Returns the names of an option, a text (:func:`parts_of`) or a list, each once; none if it is not given."""
     if value is None or value in ([], ()):
         return ()
-    parts = (
-        value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
-    )
+    parts = parts_of(value) if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
     names = tuple(dict.fromkeys(str(part).strip() for part in parts if str(part).strip()))
     if not names or not all(
         isinstance(part, str | int | float) and not isinstance(part, bool) for part in parts

@@ -27,6 +27,9 @@ SPLIT_SEEDS = {"train": 0, "val": 1_000_003, "test": 2_000_003}
 
 SPLITS = tuple(SPLIT_SEEDS)
 
+ALL = "all"
+"""What stands for all images of a folder, whatever their split, where the adapter allows it."""
+
 SPLIT_NAMES = {
     "train": "train", "training": "train", "trainval": "train", "val": "val", "valid": "val", "validation": "val",
     "test": "test", "testing": "test",
@@ -63,6 +66,7 @@ class Adapter:
 
     name: str
     splits: tuple[str, ...] = SPLITS
+    whole = False  # whether the split ALL of a folder may be asked for
     options: Mapping[str, str]
     rendered_options: frozenset[str] = frozenset()  # those of generated images only
     folder_options: frozenset[str] = frozenset()  # those of images in a folder only, besides the range
@@ -101,8 +105,9 @@ class Adapter:
 
     def check(self, split: str, data_root: Path | None, options: Options) -> None:
         """Refuses a split or an option that the dataset, generated or real, does not have."""
-        if split not in self.splits:
-            raise UsageError(f"{self.name} has no split {split!r}; choose {' or '.join(self.splits)}")
+        splits = (*self.splits, ALL) if self.whole else self.splits
+        if split not in splits:
+            raise UsageError(f"{self.name} has no split {split!r}; choose {' or '.join(splits)}")
         if data_root is None and (wrong := sorted(set(options) & {RANGE, *self.folder_options})):
             raise UsageError(
                 f"option {wrong[0]!r} is about images in a folder; give one with --data-root FOLDER"

@@ -65,7 +65,7 @@ def _clevr(scenes: Any, **images: Any) -> dict[str, Content]:
 def _train(dataset: str, *words: str) -> tuple[str, ...]:
     how = {
         "clevr": ("--set", "data.objects=1-9"),
-        "pictures": ("--set", "concepts.labels=cat,dog"),
+        "pictures": ("--set", "concepts.labels=cat,dog", "--set", "data.shares=1/0/0"),
         "celeba": ("--set", "concepts.factors=Smiling"),
     }
     return ("train", dataset, "--data-root", "d", *how.get(dataset, ()), *DRY, *words)

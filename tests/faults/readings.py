@@ -418,7 +418,7 @@ def _labelled(right: Mapping[str, Sequence[str]], **options: Any) -> Check:
     def check(outcome: Outcome) -> str | None:
         from igm_cli.plugins import registry
 
-        data = registry.dataset("pictures").load("train", data_root=outcome.folder / "data", **options)
+        data = registry.dataset("pictures").load("all", data_root=outcome.folder / "data", **options)
         found = dict(zip(data["file"][:], data["labels"][:], strict=True))
         return None if found == {file: list(labels) for file, labels in right.items()} else f"labels {found}"
 
@@ -454,7 +454,8 @@ def _tables(kit: Kit) -> Iterator[Case]:
         files |= {f"data/{each}": content for each, content in more.items()}
         sets = [word for key, value in options.items() for word in ("--set", f"data.{key}={value}")]
         small = ("model.architecture=text-to-image", "model.image_size=[16,16]", "model.channels=[16,16]", "model.autoencoder_channels=[16,16]",
-                 "model.groups=4", "model.head_dim=8", "model.text_dim=16", "model.latent_channels=2", "steps=2", "autoencoder_steps=1")  # fmt: skip
+                 "model.groups=4", "model.head_dim=8", "model.text_dim=16", "model.latent_channels=2", "steps=2", "autoencoder_steps=1",
+                 "reading_steps=0", "data.shares=1/0/0")  # fmt: skip
         sets += [word for each in small for word in ("--set", each)]
         command = (
             "train",

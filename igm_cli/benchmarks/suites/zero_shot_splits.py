@@ -91,6 +91,7 @@ def _own(request: Request, image_size: tuple[int, int]) -> LabelledSplit:
     root = home_expanded(str(folder))
     adapter = registry.dataset("pictures")
     options |= request.reading(adapter)
+    options["shares"] = "0/0/100"  # nothing was trained on a folder that names no splits, so all of it counts
     data = adapter.load("test", data_root=root, limit=request.limit, **options)
     found = {label for labels in data["labels"] for label in labels}
     labels = tuple(sorted(found | set(Vocabulary.of(request.options.get("labels")).known)))

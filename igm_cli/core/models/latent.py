@@ -191,15 +191,15 @@ class LatentTextToImage(nn.Module):
         if config.is_flow:  # the only flow scheduler that this pipeline draws with
             sampler = diffusers.DPMSolverMultistepScheduler
             schedule = {**asdict(config), "steps_offset": 1, "use_flow_sigmas": True}
-        pipeline = diffusers.StableDiffusionPipeline(
-            **networks,
-            tokenizer=self.tokenizer,
-            scheduler=sampler.from_config({**schedule, "_class_name": sampler.__name__}),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
         with quiet(), temporary_beside(folder / "pipeline", folder=True) as temporary:
+            pipeline = diffusers.StableDiffusionPipeline(
+                **networks,
+                tokenizer=self.tokenizer,
+                scheduler=sampler.from_config({**schedule, "_class_name": sampler.__name__}),
+                safety_checker=None,
+                feature_extractor=None,
+                requires_safety_checker=False,
+            )
             pipeline.save_pretrained(temporary, safe_serialization=True)
             self.tokenizer.backend_tokenizer.model.save(
                 str(temporary / "tokenizer")
@@ -312,9 +312,10 @@ def _prompts_of(block: nn.Module, embeddings: Tensor) -> dict[str, Tensor]:
 def _networks(config: LatentConfig, words: int) -> dict[str, Any]:
     """Returns the networks of the pipeline by part, with fresh weights."""
     need("text", "diffusers", "transformers")
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from diffusers.models.attention_processor import AttnProcessor
-    from transformers import CLIPTextConfig, CLIPTextModel
+    with quiet():
+        from diffusers import AutoencoderKL, UNet2DConditionModel
+        from diffusers.models.attention_processor import AttnProcessor
+        from transformers import CLIPTextConfig, CLIPTextModel
 
     levels, attending = len(config.autoencoder_channels), len(config.channels) - 1
     vae = AutoencoderKL(

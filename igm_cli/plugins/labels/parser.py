@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,13 +10,17 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.concepts import Text
-from igm_cli.core.names import meant
-from igm_cli.errors import InputError, UnknownConceptError, near_names, reason
+from igm_cli.core.names import meant, parts_of
+from igm_cli.errors import InputError, UnknownConceptError, near_names, reason, some
+from igm_cli.plugins.base import Advice
 
 if TYPE_CHECKING:
+    import datasets
     from PIL.Image import Image
 
     from igm_cli.plugins.base import Frame
+
+LISTED = 20  # labels named at most
 
 TEMPLATES = ("a photo of a {label}",)
 
@@ -42,7 +47,7 @@ class Labels:
     def configured(self, options: Mapping[str, Any]) -> Labels:
         """Returns a parser of other labels and templates."""
         labels = options.get("labels", self.labels)
-        labels = [part.strip() for part in labels.split(",")] if isinstance(labels, str) else labels
+        labels = [part.strip() for part in parts_of(labels)] if isinstance(labels, str) else labels
         templates = options.get("templates", self.templates)
         try:
             nothing = options.get("nothing", self.nothing)
@@ -51,6 +56,16 @@ class Labels:
         except (TypeError, ValueError) as error:
             raise InputError(f"the labels cannot be used: {reason(error)}") from error
         return parser
+
+    def advise(self, splits: Sequence[datasets.Dataset], options: Mapping[str, Any]) -> Advice:
+        """Returns the labels of the splits, if none are set."""
+        if options.get("labels"):
+            return Advice({}, ())
+        counts = Counter(label for split in splits for labels in split["labels"] for label in labels)
+        told = some([f"{label} {count}" for label, count in counts.most_common()], LISTED)
+        return Advice(
+            {"concepts": {"labels": sorted(counts)}}, (f"concepts.labels are those of the images: {told}",)
+        )
 
     @property
     def space(self) -> Text:

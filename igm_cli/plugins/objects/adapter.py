@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any
 
 from igm_cli.core.names import names_option
 from igm_cli.errors import InputError, UsageError, near_names
-from igm_cli.plugins.adapters import SPLITS, Adapter, Dataset, Options, SplitRequest, image_dataset
+from igm_cli.plugins import shares
+from igm_cli.plugins.adapters import ALL, SPLITS, Adapter, Dataset, SplitRequest, image_dataset
 from igm_cli.plugins.base import Advice
 from igm_cli.plugins.crops import Crops
 from igm_cli.plugins.objects.advice import CELL, advise
@@ -18,7 +18,7 @@ from igm_cli.plugins.objects.annotations import Annotation, Findings, Object
 from igm_cli.plugins.objects.checks import usable
 from igm_cli.plugins.objects.formats import FORMATS, choose
 from igm_cli.plugins.objects.layout import Folder
-from igm_cli.plugins.objects.splits import seeded_share, split_images
+from igm_cli.plugins.objects.splits import split_images
 from igm_cli.plugins.sizes import HELP, parse_size, refuse_fractions, refuse_other_size
 
 
@@ -36,27 +36,31 @@ class Objects(Adapter):
     licence = "your own"
     source = "put images and their annotations into a folder, and give it with --data-root FOLDER"
     image_size = (128, 96)
+    whole = True
     concepts = "pos"
     options: Mapping[str, str] = {
         "format": f"format of the annotations: {', '.join(FORMATS)}; else it is found out",
         "labels": "labels between commas: only these objects count; else all do",
         "ignore": "labels between commas whose boxes are regions to ignore: nothing in them is trained on or scored",
         "annotated": HELP,
-        "shares": "shares of train, val and test, where no list or folder says them (default 80/10/10)",
-        "split_seed": "seed of which images are in which share (default 0)",
+        **shares.OPTIONS,
     }
 
     def read(self, root: Path, request: SplitRequest) -> Dataset:
         """Returns a split; problems of the folder are reported for any split."""
         split, limit, progress, options = request.split, request.limit, request.progress, request.options
-        stated, share = parse_size(options.get("annotated")), partial(seeded_share, **_shares(options))
+        share = partial(shares.seeded_share, **shares.shares_of(options))
+        stated = parse_size(options.get("annotated"))
         folder, findings, of_split = Folder(root), Findings(), Findings()
         name, files = choose(folder, options.get("format"))
         annotations = _by_image(FORMATS[name].read(folder, files, findings), findings)
         for image in folder.images:
             if image not in annotations:
                 findings.add("bare", image, "it has no annotation, and is left out")
-        splits = split_images(folder, annotations, not FORMATS[name].PER_IMAGE, share, findings)
+        if split == ALL:
+            splits = dict.fromkeys(annotations, ALL)
+        else:
+            splits = split_images(folder, annotations, not FORMATS[name].PER_IMAGE, share, findings)
         chosen = [image for image in folder.images if splits.get(image) == split]
         every = [each for found in annotations.values() for part in found for each in part.objects or ()]
         kept, regions = (_labels(name, options.get(name), every) for name in ("labels", "ignore"))
@@ -151,18 +155,3 @@ def _labels(option: str, value: Any, objects: Iterable[Object]) -> frozenset[str
     if unknown := [name for name in names if name not in known]:
         raise UsageError(f"no object has the label {unknown[0]!r}; {near_names(unknown[0], known)}")
     return frozenset(names)
-
-
-def _shares(options: Options) -> dict[str, Any]:
-    """Returns the shares of the splits, and their seed."""
-    text = options.get("shares", "80/10/10")
-    try:
-        shares = [float(part) for part in str(text).split("/")]
-        if len(shares) != len(SPLITS) or min(shares) < 0 or not 0 < sum(shares) < math.inf:
-            raise ValueError("three shares are needed")
-    except ValueError as error:
-        raise UsageError(f"shares must look like 80/10/10, not {text!r}") from error
-    try:
-        return {"shares": shares, "seed": int(options.get("split_seed", 0))}
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"split_seed must be a whole number, not {options['split_seed']!r}") from error

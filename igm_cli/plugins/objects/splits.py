@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 
@@ -50,13 +48,6 @@ def split_images(
         if image not in splits:
             findings.add("unplaced", image, why)
     return {image: splits[image] for image in annotations if image in splits}
-
-
-def seeded_share(image: str, shares: Sequence[float], seed: int) -> str:
-    """Returns the split of an image by a hash of its path and a seed: adding images moves none of the others."""
-    digest = hashlib.sha256(f"{seed}/{unicodedata.normalize('NFC', image)}".encode()).digest()
-    place = int.from_bytes(digest[:8], "big") / 2**64 * sum(shares)
-    return next((split for i, split in enumerate(SPLITS) if place < sum(shares[: i + 1])), SPLITS[-1])
 
 
 def _listed(folder: Folder, findings: Findings) -> dict[str, str]:

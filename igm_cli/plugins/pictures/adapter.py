@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import functools
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from igm_cli.errors import InputError, cause, counted
-from igm_cli.plugins.adapters import SPLIT_NAMES, Adapter, Dataset, SplitRequest, choice, image_dataset
-from igm_cli.plugins.base import Note
+from igm_cli.plugins import shares
+from igm_cli.plugins.adapters import (
+    ALL,
+    SPLIT_NAMES,
+    SPLITS,
+    Adapter,
+    Dataset,
+    SplitRequest,
+    choice,
+    image_dataset,
+)
+from igm_cli.plugins.base import Advice, Note
 from igm_cli.plugins.pictures.files import ImageFiles
 from igm_cli.plugins.pictures.tables import NAMES, find_table, read_table, tables_below, text_of
 from igm_cli.plugins.pictures.words import Vocabulary
@@ -31,7 +43,8 @@ class Pictures(Adapter):
     files have names that may be labels, those of folders count, unless ``labels`` or ``layout`` says otherwise.
 
     With folders ``train``, ``val`` (or ``validation``) and ``test``, each split is one of them, in any of these
-    layouts, or listed in a file next to the three.  Without them, every split is the whole folder.
+    layouts, or listed in a file next to the three.  Without them, images are divided by a hash of their paths.
+    The split ``all`` is the whole folder.
 
     The columns of a split are ``image``, ``file`` (its path in the data root) and ``labels`` (their names, in lower
     case, each once, in the order as written).  Images are in the order of their paths, the same on every machine,
@@ -43,11 +56,13 @@ class Pictures(Adapter):
     licence = "your own"
     source = "collect images named like cat_dog_1.jpg, or list them in a labels.csv, and give their folder"
     image_size = (64, 64)
+    whole = True
     concepts = "labels"
     options: Mapping[str, str] = {
         "labels": "labels between commas, e.g. cat,dog,rabbit: only these count; else every one that is found",
         "layout": "where labels stand: jsonl (metadata.jsonl), csv (labels.csv), parquet (metadata.parquet), "
         "names (cat_dog_1.jpg), folders (cat_dog/1.jpg) or auto, which finds out",
+        **shares.OPTIONS,
     }
 
     def read(self, root: Path, request: SplitRequest) -> Dataset:
@@ -55,12 +70,24 @@ class Pictures(Adapter):
         split, note = request.split, request.note
         vocabulary = Vocabulary.of(request.options.get("labels"))
         layout = choice("layout", request.options.get("layout", "auto"), LAYOUTS)
-        labels = _labels(root, _home(root, split, vocabulary), layout, vocabulary, note)
-        files = list(labels)[: request.limit]
+        how, homes = shares.shares_of(request.options), _homes(root, split, vocabulary)
+        labels: dict[str, list[str]] = {}
+        for home in homes or [root]:
+            labels |= _labels(root, home, layout, vocabulary, note)
+        files = list(labels)
+        if not homes and split != ALL:
+            of_split = {file: shares.seeded_share(file, **how) for file in files}
+            counts = Counter(of_split.values())
+            if sum(share > 0 for share in how["shares"]) > 1:
+                told = ", ".join(f"{counts[name]} {name}" for name in SPLITS)
+                note(
+                    f"no folder of {root.absolute().name} is called train, val or test, so a hash of their names divides "
+                    f"its {counted(len(files), 'image')}: {told}; the split all takes every one"
+                )
+            files = [file for file in files if of_split[file] == split]
+        files = files[: request.limit]
         if not files:
-            raise InputError(
-                f"{root} has no {split} image in its table; add some, or choose another split or limit"
-            )
+            raise InputError(f"{root} has no {split} image; add some, or choose another split or other shares")
         columns = {
             "image": [str(root / file) for file in files],
             "file": files,
@@ -68,9 +95,16 @@ class Pictures(Adapter):
         }
         return image_dataset(columns)
 
+    def advise(self, data: Dataset, tables: Mapping[str, Mapping[str, Any]]) -> Advice:
+        """Returns what the images are like; their labels suit the concept parser, which advises them."""
+        counts = [len(labels) for labels in data["labels"]]
+        least, most = min(counts), counted(max(counts), "label")
+        each = f"{most} in each" if min(counts) == max(counts) else f"{least} to {most} in each"
+        return Advice({}, (f"{counted(len(data), 'image')} with {each}",))
 
-def _home(root: Path, split: str, vocabulary: Vocabulary) -> Path:
-    """Returns the folder of a split, or the whole folder if there are no folders of splits."""
+
+def _homes(root: Path, split: str, vocabulary: Vocabulary) -> list[Path]:
+    """Returns the folder of a split, or those of all; none if there are no folders of splits."""
     if not root.is_dir():
         raise InputError(f"data root {root} is not a folder; give a folder with pictures")
     try:
@@ -82,10 +116,10 @@ def _home(root: Path, split: str, vocabulary: Vocabulary) -> Path:
         name = path.name.lower()
         if name in SPLIT_NAMES and name not in vocabulary.known:  # a train may be a thing in pictures
             homes.setdefault(SPLIT_NAMES[name], path)
-    if homes and split not in homes:
+    if homes and split != ALL and split not in homes:
         names = " and ".join(path.name for path in homes.values())
         raise InputError(f"{root} has {names} but no folder {split}; add it, or choose another split")
-    return homes.get(split, root)
+    return [path for name, path in homes.items() if split in (name, ALL)]
 
 
 def _labels(root: Path, home: Path, layout: str, vocabulary: Vocabulary, note: Note) -> dict[str, list[str]]:

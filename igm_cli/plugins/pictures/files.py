@@ -8,6 +8,11 @@ from pathlib import Path, PurePosixPath
 from igm_cli.errors import InputError
 from igm_cli.folders import SUFFIXES, walk
 
+PICTURES_INSIDE = (
+    "holds pictures, which are not read from inside a table; write each to a file of its own, and their names and labels to "
+    "a metadata.jsonl or labels.csv beside them"
+)
+
 
 class ImageFiles:
     """Images at any depth of a folder; none is opened, and hidden files and folders are skipped.
@@ -21,6 +26,8 @@ class ImageFiles:
         self.left_out = walked.left_out  # a sentence about it
         # Some machines split letters and accents in names; this must not change their order.
         self.names = sorted(walked.files, key=lambda name: (unicodedata.normalize("NFC", name), name))
+        if not self.names and (tables := walk(folder, [".parquet"]).files):
+            raise InputError(f"{folder / tables[0]} {PICTURES_INSIDE}")
         if not self.names:
             raise InputError(f"{folder} holds no image; give a folder with {', '.join(SUFFIXES[:4])} files")
         self._present = frozenset(self.names)

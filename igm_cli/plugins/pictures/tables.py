@@ -19,7 +19,7 @@ from igm_cli.core.files import MARK
 from igm_cli.core.names import plain
 from igm_cli.errors import InputError, cause, counted
 from igm_cli.folders import walk
-from igm_cli.plugins.pictures.files import ImageFiles
+from igm_cli.plugins.pictures.files import PICTURES_INSIDE, ImageFiles
 from igm_cli.plugins.pictures.words import Vocabulary
 
 Row: TypeAlias = "tuple[int, dict[str, Any]]"
@@ -58,6 +58,9 @@ def find_table(folder: Path, layout: str) -> Path | None:
     files = sorted(path for path in folder.glob("[!.]*") if path.is_file())
     kinds = [*NAMES] if layout == "auto" else [layout]
     usual = [path for path in files if any(path.name.lower() in NAMES[kind] for kind in kinds)]
+    for path in files if layout in ("auto", "parquet") else ():
+        if path.suffix.lower() == ".parquet" and _holds_pictures(path):
+            raise InputError(f"{path} {PICTURES_INSIDE}")
     of_kind = _READABLE if layout in ("auto", "csv") else (f".{layout}",)
     found = usual or [path for path in files if path.suffix.lower() in of_kind and not _of_igm(path)]
     if len(found) > 1:
@@ -78,6 +81,18 @@ def find_table(folder: Path, layout: str) -> Path | None:
                     "metadata.parquet or labels.csv, or choose the layout names or folders"
                 )
     return found[0] if found else None
+
+
+def _holds_pictures(path: Path) -> bool:
+    """Returns whether a column of a parquet file has the bytes of files, as ``datasets`` keeps pictures."""
+    from pyarrow import parquet, types  # type: ignore[import-untyped]
+
+    try:
+        columns = [field.type for field in parquet.read_schema(path)]
+    except (OSError, ValueError):  # reading the file will report what is wrong with it
+        return False
+    inner = [part.type for column in columns if types.is_struct(column) for part in column]
+    return any(types.is_binary(each) or types.is_large_binary(each) for each in (*columns, *inner))
 
 
 def tables_below(folder: Path, layout: str) -> list[Path]:
@@ -102,7 +117,7 @@ def _of_igm(path: Path) -> bool:
 def class_names(path: Path) -> tuple[str, ...]:
     """Returns the names of a table's numbered classes: its own, as ``datasets`` keeps them, or a list next to it."""
     if path.suffix.lower() == ".parquet":
-        from pyarrow import parquet  # type: ignore[import-untyped]
+        from pyarrow import parquet
 
         try:
             known = json.loads((parquet.read_schema(path).metadata or {}).get(b"huggingface", b"{}"))
