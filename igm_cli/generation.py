@@ -104,11 +104,11 @@ class Generation:
                     f"concepts {model.parser.name} cannot be asked for in words: their parser has no 'ask'"
                 )
         self.name = " + ".join(model.name for model in models)
-        own = GenerationDefaults(**models[0].generation)
-        self.guidance = s.guidance or own.guidance or 1.0
+        own = [GenerationDefaults(**model.generation) for model in models]
+        self.guidances = [s.guidance or each.guidance or 1.0 for each in own]
         # The weights of particles are those of ancestral steps.
-        self.sampler = s.sampler or ("ancestral" if s.particles > 1 else own.sampler)
-        told = {**asdict(s), "guidance": self.guidance, "sampler": self.sampler}
+        self.sampler = s.sampler or ("ancestral" if s.particles > 1 else own[0].sampler)
+        told = {**asdict(s), "guidance": self.guidances, "sampler": self.sampler}
         told |= {"batch_size": None, "check": False}  # these change nothing that is drawn
         # What else a text-to-image model could be asked about changes nothing.
         identities = [{k: v for k, v in model.identity.items() if k != "labels"} for model in models]
@@ -208,7 +208,9 @@ class Generation:
         names = ("seed", "sampler", "correct", "corrector", "particles", "branches")
         settings = {name: getattr(self.settings, name) for name in names}
         chosen = {"sampler": self.sampler, "steps": self._steps}
-        return {"model": self.name, "guidance": self.guidance, **settings, **chosen}
+        alike = len(set(self.guidances)) == 1
+        guidance = self.guidances[0] if alike else self.guidances
+        return {"model": self.name, "guidance": guidance, **settings, **chosen}
 
     def _record(self, wish: Wish, number: int, asked: Asked, size: tuple[int, int]) -> dict[str, Any]:
         """Returns the fields of an image's record that do not depend on its pixels."""
@@ -295,7 +297,7 @@ class Generation:
             scale = torch.stack([torch.cat([w, w.new_zeros(most - len(w))]) for w in weights])
             part = Composed.of(
                 counter, concepts.to(self.device), model.joins or model.composition,
-                (scale != 0).to(self.device), self.guidance * scale.to(self.device),
+                (scale != 0).to(self.device), self.guidances[place] * scale.to(self.device),
             )  # fmt: skip
             joined = joined & part if joined else part
         assert joined is not None

@@ -319,7 +319,7 @@ class GeneratedImage(Result):
     seed: Count
     steps: Count
     sampler: Literal["ancestral", "ddim"]
-    guidance: float
+    guidance: float | list[float] = Field(description="Of each model, in the order given, where they differ.")
     correct: Count = Field(description="Corrector steps at every noise level.")
     corrector: Literal["ula", "mala", "hmc"]
     particles: Count
