@@ -314,7 +314,14 @@ def test_a_model_that_adds_to_another_needs_it(tmp_path, model, tiny_attributes)
     spec = read_spec(tiny_attributes)
     added = other_model(tmp_path / "added", tiny_attributes, info={**spec.info, "with": ["tiny-pos"]})
     second = igm_cli.load(added, device="cpu")
-    assert len(model.generate("pos(0.5,0.5) AND Smiling", join=[second], **QUICK)) == 1
+    assert model.generate("pos(0.5,0.5) AND Smiling", join=[second], **QUICK)[0].guidance == 1
+    tuned = igm_cli.load(
+        other_model(tmp_path / "tuned", tiny_attributes, generation={"guidance": 2.0}), device="cpu"
+    )
+    asked = "pos(0.5,0.5) AND Smiling"
+    (apart,) = model.generate(asked, join=[tuned], free="none", **QUICK)
+    assert apart.guidance == [1, 2]
+    assert pixels(apart) == pixels(model.generate(f"{asked}:2", join=[second], free="none", **QUICK)[0])
     with pytest.raises(UsageError, match="name tiny-pos first"):
         second.generate("Smiling", **QUICK)
     with pytest.raises(UsageError, match="predicts nothing by itself, it adds to tiny-pos"):
