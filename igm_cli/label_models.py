@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from igm_cli.bundled import DEFAULT_CONCEPTS, names_pipeline, resolve_pipeline
-from igm_cli.core.names import plain
+from igm_cli.core.names import is_text, plain
 from igm_cli.errors import IgmError, InputError, UsageError
 from igm_cli.model import Model, open_checkpoint, said_in
 from igm_cli.open_model import process_device
@@ -203,8 +202,3 @@ def check_templates(templates: Sequence[str], where: str, error: type[IgmError])
     if twice := next((each for n, each in enumerate(templates) if each in templates[:n]), None):
         raise error(f"{where} holds {twice!r} twice; leave one out")
     return tuple(templates)
-
-
-def is_text(words: str) -> bool:
-    """Returns whether words can be encoded: no lone surrogates and no control characters."""
-    return not any(unicodedata.category(each) in ("Cc", "Cs") and each != "\t" for each in words)

@@ -168,15 +168,15 @@ class ImageSession(ImageInputs, Session["Image"]):
         refuse_enlarged(each.data.size, self.scale, str(each.about["image"]))
 
     def asked(self, record: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """As :meth:`Session.asked`: the model, its concepts, and how many there are."""
+        """As :meth:`Session.asked`: how many concepts there are, and which labels; a model may have another name."""
         if record is None:
             space: Any = self.parser.space
-            model, k, labels = self.model.name, self.k, [*getattr(space, "labels", ())]
+            k, labels = self.k, [*getattr(space, "labels", ())]
             labels = [label for label in labels if label != space.nothing]
         else:
-            model, k = record["model"], record["k"] if record.get("k_source") == "given" else None
+            k = record["k"] if record.get("k_source") == "given" else None
             labels = [each["label"] for each in record.get("labels", ())]
-        return {"model": model, "k": k or "estimated", **({"labels": sorted(labels)} if labels else {})}
+        return {"k": k or "estimated", **({"labels": sorted(labels)} if labels else {})}
 
     def require_labels(self) -> None:
         """Raises an error if the parser cannot write labels beside objects."""

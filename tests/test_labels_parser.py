@@ -38,6 +38,11 @@ def test_quotation_marks_keep_commas_within_a_label() -> None:
         read_labels('dog,"cat', None)
 
 
+def test_labels_with_control_characters_are_refused() -> None:
+    with pytest.raises(InputError, match=r"'cat\\x1b' is not text"):
+        PETS.configured({"labels": ["cat\x1b", "dog"]})
+
+
 def test_images_without_labels_are_refused() -> None:
     with pytest.raises(InputError, match="concepts labels need a column 'labels' with"):
         PETS.parse({"objects": []}, FRAME)

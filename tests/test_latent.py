@@ -93,6 +93,9 @@ def test_known_words_are_one_token_and_others_fall_into_letters():
     ]
     assert tokenizer.tokenize("polar bear") == ["polar</w>", "bear</w>"]
     assert tokenizer.tokenize("zoo")[0] == "z"
+    for word in ("déjà", "猫", "🐱"):  # of letters beyond its alphabet, which are several tokens
+        foreign = word_tokenizer((word,), 16)
+        assert foreign.decode(foreign(word)["input_ids"], skip_special_tokens=True).strip() == word
     assert tokenizer.model_max_length == 16
 
 

@@ -101,3 +101,8 @@ class Classes:
                 raise error(f"{seen[number]!r} and {label!r} are one class of the model; leave one out")
             seen[number] = label
         return list(seen)
+
+
+def is_text(words: str) -> bool:
+    """Returns whether words can be encoded: no lone surrogates and no control characters."""
+    return not any(unicodedata.category(each) in ("Cc", "Cs") and each != "\t" for each in words)

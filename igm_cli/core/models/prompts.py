@@ -124,7 +124,10 @@ def word_tokenizer(words: tuple[str, ...], length: int) -> Any:
         end_of_word_suffix="</w>",
         show_progress=False,
     )
-    bare.train_from_iterator([" ".join(words)], trainer)
+    # As the tokenizer will see them: letters beyond its alphabet as their bytes, each by a letter of it.
+    as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    seen = [as_bytes.pre_tokenize_str(word)[0][0] for word in words]
+    bare.train_from_iterator([" ".join(seen)], trainer)
     learned = json.loads(bare.to_str())["model"]["merges"]
     merges = [tuple(pair) if isinstance(pair, list) else tuple(pair.split(" ")) for pair in learned]
     names = [*letters, *("".join(pair) for pair in merges), "<|startoftext|>", "<|endoftext|>"]

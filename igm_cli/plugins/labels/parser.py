@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from igm_cli.core.concepts import Text
-from igm_cli.core.names import meant, parts_of
+from igm_cli.core.names import is_text, meant, parts_of
 from igm_cli.errors import InputError, UnknownConceptError, near_names, reason, some
 from igm_cli.plugins.base import Advice
 
@@ -53,6 +53,9 @@ class Labels:
             nothing = options.get("nothing", self.nothing)
             parser = Labels(labels, [templates] if isinstance(templates, str) else templates, nothing)
             _ = parser.space
+            for label in parser.labels:
+                if not is_text(label):
+                    raise ValueError(f"{label!r} is not text; write it in UTF-8, without control characters")
         except (TypeError, ValueError) as error:
             raise InputError(f"the labels cannot be used: {reason(error)}") from error
         return parser
