@@ -107,7 +107,7 @@ class Generation:
         own = [GenerationDefaults(**model.generation) for model in models]
         self.guidances = [s.guidance or each.guidance or 1.0 for each in own]
         # The weights of particles are those of ancestral steps.
-        self.sampler = s.sampler or ("ancestral" if s.particles > 1 else own[0].sampler)
+        self.sampler = s.sampler or (s.particles == 1 and own[0].sampler) or "ancestral"
         told = {**asdict(s), "guidance": self.guidances, "sampler": self.sampler}
         told |= {"batch_size": None, "check": False}  # these change nothing that is drawn
         # What else a text-to-image model could be asked about changes nothing.

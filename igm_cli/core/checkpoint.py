@@ -50,15 +50,15 @@ def is_discriminative(info: Mapping[str, Any]) -> bool:
 
 @validated("generation setting")
 class GenerationDefaults:
-    """How a model draws where users do not say otherwise.
+    """How a model draws where users do not say otherwise; None leaves it to what is usual for its kind.
 
     Attributes:
-        guidance: Factor of every contribution: 1 for AND, above 1 for more of it; None for 1, or what is usual for its kind.
+        guidance: Factor of every contribution: 1 for AND, above 1 for more of it.
         sampler: ``ancestral`` or ``ddim``.
     """
 
     guidance: Annotated[float, Field(ge=1e-6, le=1000)] | None = None
-    sampler: Literal["ancestral", "ddim"] = "ancestral"
+    sampler: Literal["ancestral", "ddim"] | None = None
 
 
 @validated("field of a model's description")

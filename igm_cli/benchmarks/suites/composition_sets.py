@@ -133,7 +133,7 @@ class DrawnSplit(ABC):
         counter, count, (width, height) = CallCounter(model), len(concepts), self.scenes.image_size
         default = GenerationDefaults(**own or {})
         how = {
-            "sampler": default.sampler,
+            "sampler": default.sampler or "ancestral",
             "guidance": default.guidance or 1.0,
             **sampling(method, self.numbers),
         }
