@@ -175,7 +175,7 @@ CASES: dict[str, Case] = {
         limit=3,
     ),
     "composition": Case(
-        methods=tuple(declared("composition")["methods"]),
+        methods=("real", "igm", "ddim", "ula", "particles", "conditional"),
         splits=(
             "and-1",
             "and-3",

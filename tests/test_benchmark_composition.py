@@ -12,7 +12,6 @@ from benchmark_cases import Run, records_of
 from torch import nn
 
 from igm_cli.benchmarks.baselines.judges import KindJudge, LabelJudge, MeasureJudge, PlaceJudge, all_right, near
-from igm_cli.benchmarks.frame import declared
 from igm_cli.benchmarks.suite import PictureGrid
 from igm_cli.benchmarks.suites.composition import metrics
 from igm_cli.benchmarks.suites.composition_judges import together
@@ -134,7 +133,7 @@ def test_calls_and_what_only_some_rows_hold(run: Run) -> None:
 def test_pictures_stand_beside_renders(run: Run) -> None:
     report = run.opened().report(records_of(run.out), {})
     (grid,) = [figure for figure in report.figures if isinstance(figure, PictureGrid)]
-    assert grid.columns == list(declared("composition")["methods"]) and len(grid.rows) == 8
+    assert grid.columns == list(run.case.methods) and len(grid.rows) == 8
     empty = {split for split, pictures in grid.rows if pictures[-1] is None}
     assert empty == {"and-1", "and-3", "or-of-ands", "pos-and-not-color", "faces", "animal"}
 
