@@ -12,7 +12,6 @@ import os
 import re
 import signal
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -137,7 +136,8 @@ def _refuse_words(arguments: list[str]) -> None:
             where = f"the value of {before}" if before.startswith("-") and not word else word or "an argument"
             raise UsageError(f"{where} is empty; give a value, or leave it out")
     for word in arguments[: arguments.index("--") if "--" in arguments else None]:
-        if word.startswith("-") and "." in word and Path(word).is_file():
+        # Of a name that is too long, Path.is_file raises an error.
+        if word.startswith("-") and "." in word and os.path.isfile(word):  # noqa: PTH113
             raise UsageError(
                 f"{word} is read as an option, although a file has this name; write ./{word} for the file"
             )

@@ -17,7 +17,8 @@ from igm_cli.core.files import fingerprint_of
 from igm_cli.core.inference.call_counter import CallCounter
 from igm_cli.core.sampling import Composed, Hamiltonian, Langevin, sample, sample_any
 from igm_cli.core.sampling.composed import require_alike
-from igm_cli.core.validation import Natural, reporter, validated
+from igm_cli.core.sampling.reverse import Sampler
+from igm_cli.core.validation import Guidance, Natural, reporter, validated
 from igm_cli.errors import UsageError
 from igm_cli.imaging import Frame, from_model, pixel_hash
 from igm_cli.open_model import OpenModel, suitable_batch
@@ -59,8 +60,8 @@ class GenerationSettings:
 
     seed: Natural = 0
     steps: Annotated[int, Field(ge=2, le=10_000)] = 50
-    sampler: Literal["ancestral", "ddim"] | None = None
-    guidance: Annotated[float, Field(ge=1e-6, le=1000)] | None = None
+    sampler: Sampler | None = None
+    guidance: Guidance | None = None
     correct: Annotated[int, Field(ge=0, le=1000)] = 0
     corrector: Literal["ula", "mala", "hmc"] = "ula"
     particles: Annotated[int, Field(ge=1, le=10_000)] = 1

@@ -180,6 +180,8 @@ def test_a_file_that_looks_like_an_option_is_known(here: Here, tmp_path: Path) -
     done = here("invert", "-dash.png", cwd=tmp_path)
     assert done.code == 2 and "write ./-dash.png" in one_sentence(done.err)
     assert "empty" in here("invert", "--", "-dash.png").err
+    long = ",".join(f"label{n}.x" for n in range(60))  # longer than the name of any file
+    assert "does not exist" in here("zero-shot", "no.png", f"--labels={long}").err
 
 
 def test_bad_devices(here: Here, tiny_model: Path, pictures: Path) -> None:

@@ -223,7 +223,7 @@ class Training:
         if self.text_to_image:
             self.note(
                 "text-to-image models are neither validated nor calibrated while they are trained; then "
-                f"igm evaluate --model {self.place.output} --calibrate does both"
+                f"igm evaluate {self._model} --calibrate does both"
             )
             return None
         if not self.config.picture_every:

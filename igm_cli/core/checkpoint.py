@@ -33,7 +33,7 @@ from igm_cli.core.files import (
 )
 from igm_cli.core.models import build_denoiser
 from igm_cli.core.noise_schedule import Schedule, ScheduleConfig
-from igm_cli.core.validation import Size, Table, validated
+from igm_cli.core.validation import Guidance, Size, Table, validated
 from igm_cli.core.weights import read_weights, write_weights
 from igm_cli.errors import InputError, MissingError, reason
 
@@ -57,7 +57,7 @@ class GenerationDefaults:
         sampler: ``ancestral`` or ``ddim``.
     """
 
-    guidance: Annotated[float, Field(ge=1e-6, le=1000)] | None = None
+    guidance: Guidance | None = None
     sampler: Literal["ancestral", "ddim"] | None = None
 
 

@@ -25,6 +25,8 @@ Positive = Annotated[int, Field(ge=1, le=LARGEST)]
 PositiveFloat = Annotated[float, Field(gt=0, le=1e9)]
 NonNegative = Annotated[float, Field(ge=0, le=1e9)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Guidance = Annotated[float, Field(ge=1e-6, le=1000)]
+"""Factor of contributions in generation."""
 Side = Annotated[int, Field(ge=1, le=2**14)]
 Size = Annotated[tuple[Side, Side], Strict(False)]
 """(width, height) in pixels; lists of JSON and TOML are accepted as well."""
