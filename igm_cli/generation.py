@@ -17,8 +17,7 @@ from igm_cli.core.files import fingerprint_of
 from igm_cli.core.inference.call_counter import CallCounter
 from igm_cli.core.sampling import Composed, Hamiltonian, Langevin, sample, sample_any
 from igm_cli.core.sampling.composed import require_alike
-from igm_cli.core.sampling.reverse import Sampler
-from igm_cli.core.validation import Guidance, Natural, reporter, validated
+from igm_cli.core.validation import Guidance, Natural, Sampler, reporter, validated
 from igm_cli.errors import UsageError
 from igm_cli.imaging import Frame, from_model, pixel_hash
 from igm_cli.open_model import OpenModel, suitable_batch

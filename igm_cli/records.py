@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, with_config
 from typing_extensions import NotRequired, TypedDict
 
+from igm_cli.core.validation import Sampler
 from igm_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -318,7 +319,7 @@ class GeneratedImage(Result):
     weights: list[float] = Field(description="Of every item, and then of what NOT keeps away.")
     seed: Count
     steps: Count
-    sampler: Literal["ancestral", "ddim"]
+    sampler: Sampler
     guidance: float | list[float] = Field(description="Of each model, in the order given, where they differ.")
     correct: Count = Field(description="Corrector steps at every noise level.")
     corrector: Literal["ula", "mala", "hmc"]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from igm_cli.commands import options as o
+from igm_cli.core.validation import Sampler
 from igm_cli.errors import IgmError, InputError, PluginError, UnknownConceptError, UsageError
 from igm_cli.output import Output, Record
 
@@ -46,7 +47,7 @@ def generate(
     seed: o.FixedSeed = 0,
     steps: Annotated[int, o.search("Number of noise levels.", "N", min=2, max=10_000)] = 50,
     sampler: Annotated[
-        Literal["ancestral", "ddim"] | None,
+        Sampler | None,
         o.search("How to go from level to level.  Default: the model's own, or ancestral."),
     ] = None,
     guidance: Annotated[

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import torch
 from pydantic import Field
@@ -33,7 +33,7 @@ from igm_cli.core.files import (
 )
 from igm_cli.core.models import build_denoiser
 from igm_cli.core.noise_schedule import Schedule, ScheduleConfig
-from igm_cli.core.validation import Guidance, Size, Table, validated
+from igm_cli.core.validation import Guidance, Sampler, Size, Table, validated
 from igm_cli.core.weights import read_weights, write_weights
 from igm_cli.errors import InputError, MissingError, reason
 
@@ -58,7 +58,7 @@ class GenerationDefaults:
     """
 
     guidance: Guidance | None = None
-    sampler: Literal["ancestral", "ddim"] | None = None
+    sampler: Sampler | None = None
 
 
 @validated("field of a model's description")

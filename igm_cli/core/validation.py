@@ -7,7 +7,7 @@ import functools
 import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -27,6 +27,8 @@ NonNegative = Annotated[float, Field(ge=0, le=1e9)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Guidance = Annotated[float, Field(ge=1e-6, le=1000)]
 """Factor of contributions in generation."""
+Sampler = Literal["ancestral", "ddim"]
+"""How images are drawn from noise: ``core/sampling/reverse.py``."""
 Side = Annotated[int, Field(ge=1, le=2**14)]
 Size = Annotated[tuple[Side, Side], Strict(False)]
 """(width, height) in pixels; lists of JSON and TOML are accepted as well."""

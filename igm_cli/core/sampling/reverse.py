@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -22,8 +22,8 @@ from igm_cli.core.sampling.composed import Composed
 from igm_cli.core.sampling.correctors import Corrector
 from igm_cli.core.sampling.noise import ImageNoise
 from igm_cli.core.sampling.particles import Particles
+from igm_cli.core.validation import Sampler
 
-Sampler: TypeAlias = Literal["ddim", "ancestral"]
 Level: TypeAlias = tuple[float, float]
 """alpha and sigma."""
 
