@@ -85,7 +85,7 @@ def test_by_processes_of_their_own(
     igm: Igm, hub: fake_hub.Hub, tiny_model: Path, pictures: Path, tmp_path: Path
 ) -> None:
     env = hub.environment(tmp_path / "home")
-    invert = ("invert", pictures / "0.png", "--model", "user/mine", "--draws", 2, "--device", "cpu")
+    invert = ("invert", pictures / "0.png", "--model", "user/mine", "--k", 2, "--draws", 2, "--device", "cpu")
     for words in (("push", tiny_model, "user/mine"), ("pull", "hf:user/mine"), invert, ("models",)):
         done = igm(*words, env=env)
         assert done.returncode == 0 and len(done.stderr.splitlines()) <= 1, done.stderr
