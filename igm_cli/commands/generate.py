@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from igm_cli.commands import options as o
-from igm_cli.core.validation import Sampler
 from igm_cli.errors import IgmError, InputError, PluginError, UnknownConceptError, UsageError
 from igm_cli.output import Output, Record
 
@@ -47,7 +46,7 @@ def generate(
     seed: o.FixedSeed = 0,
     steps: Annotated[int, o.search("Number of noise levels.", "N", min=2, max=10_000)] = 50,
     sampler: Annotated[
-        Sampler | None,
+        Literal["ancestral", "ddim"] | None,
         o.search("How to go from level to level.  Default: the model's own, or ancestral."),
     ] = None,
     guidance: Annotated[
