@@ -26,6 +26,7 @@ from igm_cli import load, output
 from igm_cli.commands.evaluate import figures_of, show
 from igm_cli.commands.model_card import card
 from igm_cli.core.inference import typicality
+from igm_cli.core.types import Inversion, KPoint
 from igm_cli.evaluation import Evaluation, Judged, found_right
 from igm_cli.plugins.labels.parser import Labels
 from igm_cli.plugins.object_concepts import ObjectConcepts
@@ -386,6 +387,46 @@ def test_the_worst_are_drawn_without_what_lies_beyond_their_border(
     assert all(re.fullmatch(r"\S+\.png at \d+,\d+", row["image"]) for row in rows)
     assert [len(items) for items in drawn[::2]] == counts and sum(counts) > 4
     assert all(0 <= item[axis] <= 1 for items in drawn for item in items for axis in "xy")
+
+
+def test_what_matches_an_annotation_beyond_the_border_is_neither_right_nor_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_positions(tmp_path / "model", (32, 32), 0.5)
+    known = json.loads((folder / "igm.json").read_text())
+    (folder / "igm.json").write_text(json.dumps({**known, "margin": 8}))
+    model = load(folder, device="cpu")
+    places = [[-1.0, 32.0], [1.0, 8.0], [32.0, 32.0]]  # the first lies beyond the border
+    rows = {"image": [Image.new("RGB", (64, 64))], "objects": [[{"pixel_coords": each} for each in places]]}
+    data: Any = datasets.Dataset.from_dict(
+        rows,
+        datasets.Features(
+            {"image": datasets.Image(), "objects": [{"pixel_coords": [datasets.Value("float32")]}]}
+        ),
+    )
+    found: list[list[list[float]]] = []
+
+    def answer(*_: object) -> list[Inversion]:
+        curve = tuple(KPoint(k, 1.0, 0.0) for k in range(5))
+        concepts = torch.tensor(found.pop(0))
+        return [
+            Inversion(concepts, torch.ones(len(concepts)), len(concepts), "estimated", 0.1, curve, 1, 0.1, 4)
+        ]
+
+    monkeypatch.setattr(ImageSession, "inverted", answer)
+    every = [[0.0, 0.5], [0.0, 0.125], [0.5, 0.5]]
+    for answered, counts in (
+        (every, (2, 2, 0)),
+        ([every[0], every[2]], (1, 1, 1)),
+        ([*every, [0.9, 0.9]], (3, 2, 1)),
+    ):
+        found[:] = [answered]
+        (judged,) = Evaluation(model, data, 1).judge({})
+        assert judged.count == 2 and (len(judged.right), judged.hits, judged.mistakes) == counts
+        assert [len(judged.found.concepts), judged.found.k_curve[-1].k] == [counts[0], 3]
+        figures, _ = figures_of([judged], Positions().space)
+        assert figures["found of those true"].value == counts[1] / 2
+        assert figures["all right"].value == (not judged.mistakes)
 
 
 @pytest.mark.parametrize(
