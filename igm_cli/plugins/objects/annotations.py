@@ -147,5 +147,9 @@ def told(error: BaseException) -> str:
         return f"damaged JSON in line {error.lineno}: {error.msg}" if error.doc.strip() else "it is empty"
     if isinstance(error, ElementTree.ParseError):
         return f"damaged XML in line {error.position[0]}: {str(error).partition(':')[0]}"
+    if isinstance(error, KeyError):
+        return f"it lacks {error}"
+    if isinstance(error, TypeError | AttributeError | IndexError):
+        return "it is not laid out like this format"
     plain = type(error) is ValueError and str(error)
     return str(error) if plain else kind_and_message(error)
