@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import math
+import os
 import re
 import shutil
 import signal
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -446,6 +449,19 @@ def test_where_the_worst_cannot_be_drawn_is_said_at_once(
     data = ("--dataset", "objects", "--data-root", annotated, "--split", "train", "--limit", 2)
     done = here("evaluate", *CPU, "--model", tiny_model, *data, "--worst", tmp_path / file)
     assert done.code == code and says in one_sentence(done.err)
+
+
+def test_a_model_that_cannot_be_written_is_not_calibrated_in_vain(
+    tiny_model: Path, annotated: Path, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deny(**_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(tempfile, "mkstemp", deny)
+    monkeypatch.setattr(ImageSession, "inverted", lambda *_: pytest.fail("it was evaluated"))
+    data = ("--dataset", "objects", "--data-root", annotated, "--split", "train", "--set", "shares=90/10/0")
+    done = here("evaluate", *CPU, "--model", tiny_model, *data, "--calibrate")
+    assert done.code == 3 and f"cannot write {tiny_model / 'igm.json'}" in one_sentence(done.err)
 
 
 def test_places_in_a_window_of_any_size_must_be_as_near_in_pixels() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from igm_cli.commands import options as o
-from igm_cli.core.files import DESCRIPTION, home_expanded
+from igm_cli.core.files import DESCRIPTION, home_expanded, require_writable
 from igm_cli.errors import IgmError, InputError, UsageError, need, percentage
 from igm_cli.interrupts import saying
 from igm_cli.output import Output
@@ -94,6 +94,8 @@ def evaluate(
         raise UsageError(
             "--calibrate changes a model's folder; name a folder of yours by --model, a copy if need be"
         )
+    if calibrate:
+        require_writable(folder / DESCRIPTION)
     table = Export("--csv", csv, lambda _: images_csv(evaluation, ranked), is_own_table) if csv else None
     if table:
         table.check()

@@ -122,7 +122,9 @@ def _masked(counts: str | Sequence[Any], size: Sequence[Any], label: str, **more
     runs = _runs(counts) if isinstance(counts, str) else [int(number(each)) for each in counts]
     if min(runs, default=0) < 0 or sum(runs) != high * wide or not runs:
         raise ValueError(f"a mask of {wide}×{high} pixels has {sum(runs)} pixels in its runs")
-    inside: list[tuple[int, int, int]] = []  # parts of columns: the column, its first row, and the row after its last
+    inside: list[
+        tuple[int, int, int]
+    ] = []  # parts of columns: the column, its first row, and the row after its last
     stop = 0
     for place, run in enumerate(runs):
         start, stop = stop, stop + run
