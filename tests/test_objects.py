@@ -448,6 +448,30 @@ def test_a_line_that_cannot_be_read_takes_no_other_with_it(root: Path, name: str
     assert "3 lines left out of a table" in notes[-1]
 
 
+@pytest.mark.parametrize(
+    ("header", "says"),
+    [
+        (
+            " ,Label,Area,Mean,X,Y",
+            "has the columns Label, Area, Mean, X, Y, but none called file; name them as in",
+        ),
+        (
+            "index;axis-0;axis-1",
+            "has the columns index, axis-0, axis-1, but none called file nor x nor y; name",
+        ),
+        (
+            "filename,region_count,shape",
+            "has the columns filename, region_count, shape, but none called x nor y;",
+        ),
+    ],
+)
+def test_a_table_lacks_columns_once(root: Path, header: str, says: str) -> None:
+    delimiter = ";" if ";" in header else ","
+    write(root / "t.csv", f"{header}\n" + f"{delimiter.join('1' * len(header.split(delimiter)))}\n" * 3)
+    with pytest.raises(InputError, match=rf"\(t.csv: {says} .*file,x,y,label\); correct"):
+        read(root, format="table")
+
+
 def test_a_table_in_utf_16_is_known_for_one(root: Path) -> None:
     write(root / "cells.csv", "file;x;y\na.png;3;4\n".encode("utf-16"))
     assert list(read(root, **OPEN)[0]) == ["images/a.png"]
