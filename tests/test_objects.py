@@ -661,6 +661,21 @@ def test_an_image_of_another_size_than_annotated(root: Path) -> None:
     assert "images/a.png: it is annotated as 80×40 and has 160×80 pixels: its annotations are scaled" in notes
 
 
+def test_most_objects_outside_hint_at_another_size(root: Path) -> None:
+    data = coco_of(BOXES)
+    for row in data["annotations"]:
+        row["bbox"] = [3 * each for each in row["bbox"]]
+    write(root / "x.json", data)
+    says = "5 of 6 annotated objects of the split train lie outside of their images; if these were scaled since, let"
+    assert read(root, **OPEN)[1][-1].startswith(says)
+    for row in data["images"]:
+        row |= {"width": 3 * WIDTH, "height": 3 * HEIGHT}
+    write(root / "x.json", data)
+    found, notes = read(root, **OPEN)
+    assert found["images/a.png"][0]["pixel_coords"] == pytest.approx([20, 15])
+    assert not any("lie outside" in note for note in notes)
+
+
 def test_a_size_that_the_user_states_is_of_annotations_without_one(root: Path) -> None:
     data = coco_of(BOXES)
     for key in ("width", "height"):

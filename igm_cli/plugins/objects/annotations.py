@@ -137,8 +137,11 @@ class Findings:
 
     def counts(self) -> str:
         """Returns the number of findings of every kind, in one phrase; empty if there are none."""
-        found = {kind: sum(sum(counts) for _, counts in files.values()) for kind, files in self._found.items()}
-        return ", ".join(counted(found[kind], *nouns) for kind, nouns in KINDS.items() if found.get(kind))
+        return ", ".join(counted(self.count(kind), *nouns) for kind, nouns in KINDS.items() if self.count(kind))
+
+    def count(self, kind: str) -> int:
+        """Returns the number of findings of a kind."""
+        return sum(sum(counts) for _, counts in self._found.get(kind, {}).values())
 
 
 def told(error: BaseException) -> str:
