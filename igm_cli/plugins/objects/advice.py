@@ -53,7 +53,7 @@ def advise(data: datasets.Dataset, most: int, cell: int = CELL) -> Advice:
     ]
     boxes = [max(thing["box"]) for things in data["objects"] for thing in things if thing["box"]]
     count = sum(len(centres) for _, centres in rows)
-    if not count and any(data["ignored"]):
+    if not count and any(row.get("ignored") for row in data.remove_columns("image")):
         raise InputError(
             "the training images have regions to ignore and no object; set iscrowd to 0 where an annotation is of a single "
             "object, or leave labels of objects out of data.ignore"
