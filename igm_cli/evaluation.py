@@ -40,7 +40,7 @@ class Judged:
     """An annotated image, and what was found in it."""
 
     row: int  # number of the image or window
-    found: Inversion
+    found: Inversion  # without what matches an annotation beyond a window's border
     count: int  # number of annotated concepts whose place is within the image
     right: Tensor  # which found concepts are right, and which of the F values of each, [K,1+F]
     area: float  # the image's area relative to that of the training images
@@ -54,7 +54,7 @@ class Judged:
     @property
     def mistakes(self) -> int:
         """Number of missed concepts plus number of wrong ones."""
-        return max(0, self.count - self.hits) + len(self.right) - self.hits
+        return abs(self.count - self.hits) + len(self.right) - self.hits
 
 
 class Evaluation:
@@ -115,12 +115,13 @@ class Evaluation:
             images, truths = self._seen(session, rows)
             inverted = session.inverted(images)
             for row, seen, truth, found in zip(rows, images, truths, inverted, strict=True):
-                within = (seen.shape[-2], seen.shape[-1]) if self.windows else None
-                right = found_right(self.model.parser, found.concepts, truth, within)
-                area, count = 1.0, len(truth)
-                if self.windows:  # annotations beyond a window's border do not count
-                    area = math.prod(seen.shape[-2:]) / math.prod(self.model.image_size)
-                    count = len(_shown(truth))
+                if self.windows:
+                    size = (seen.shape[-2], seen.shape[-1])
+                    area, count = math.prod(size) / math.prod(self.model.image_size), int(_shown(truth).sum())
+                    found, right = _right_within(self.model.parser, found, truth, size)
+                else:
+                    area, count = 1.0, len(truth)
+                    right = found_right(self.model.parser, found.concepts, truth)
                 judged.append(Judged(row, found, count, right, area, self._image(row)))
             tell("evaluating", len(judged), self.count)
         return judged
@@ -211,7 +212,7 @@ class Evaluation:
         (seen,), (truth,) = self._seen(ImageSession(shown, note=lambda text: None), [judged.row])
         picture, parser = from_model(seen.cpu()), self.model.parser
         frame = Frame.fit(picture.size, picture.width / picture.height)
-        annotated = parser.decode(_shown(truth) if self.windows else truth, frame)
+        annotated = parser.decode(truth[_shown(truth)] if self.windows else truth, frame)
         return parser.draw(picture, annotated), draw_found(parser, picture, frame, judged.found)
 
     def _seen(self, session: ImageSession, rows: Sequence[int]) -> tuple[list[Tensor], list[Tensor]]:
@@ -232,8 +233,23 @@ class Evaluation:
 
 
 def _shown(truth: Tensor) -> Tensor:
-    """Returns the annotated concepts, of ``[L,D]`` in and around a window, that lie inside it."""
-    return truth[((truth[:, :2] >= 0) & (truth[:, :2] <= 1)).all(1)]
+    """Returns which annotated concepts, of ``[L,D]`` in and around a window, lie inside it ``[L]``."""
+    return ((truth[:, :2] >= 0) & (truth[:, :2] <= 1)).all(1)
+
+
+def _right_within(
+    parser: ConceptParser, found: Inversion, truth: Tensor, window: tuple[int, int]
+) -> tuple[Inversion, Tensor]:
+    """Returns what was found in a window, and what of it is right as :func:`found_right` says.
+
+    Annotations beyond the border do not count: what matches one of them, and none inside, is neither right nor wrong,
+    and is left out.
+    """
+    shown = _shown(truth)
+    right = found_right(parser, found.concepts, truth[shown], window)
+    kept = right[:, 0].clone()
+    kept[~kept] = ~found_right(parser, found.concepts[~kept], truth[~shown], window)[:, 0]
+    return found.keep(kept), right[kept]
 
 
 def draw_found(parser: ConceptParser, picture: Image, frame: Frame, found: Inversion) -> Image:

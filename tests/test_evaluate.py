@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import math
+import os
 import re
 import shutil
 import signal
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +29,7 @@ from igm_cli import load, output
 from igm_cli.commands.evaluate import figures_of, show
 from igm_cli.commands.model_card import card
 from igm_cli.core.inference import typicality
+from igm_cli.core.types import Inversion, KPoint
 from igm_cli.evaluation import Evaluation, Judged, found_right
 from igm_cli.plugins.labels.parser import Labels
 from igm_cli.plugins.object_concepts import ObjectConcepts
@@ -388,6 +392,46 @@ def test_the_worst_are_drawn_without_what_lies_beyond_their_border(
     assert all(0 <= item[axis] <= 1 for items in drawn for item in items for axis in "xy")
 
 
+def test_what_matches_an_annotation_beyond_the_border_is_neither_right_nor_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_positions(tmp_path / "model", (32, 32), 0.5)
+    known = json.loads((folder / "igm.json").read_text())
+    (folder / "igm.json").write_text(json.dumps({**known, "margin": 8}))
+    model = load(folder, device="cpu")
+    places = [[-1.0, 32.0], [1.0, 8.0], [32.0, 32.0]]  # the first lies beyond the border
+    rows = {"image": [Image.new("RGB", (64, 64))], "objects": [[{"pixel_coords": each} for each in places]]}
+    data: Any = datasets.Dataset.from_dict(
+        rows,
+        datasets.Features(
+            {"image": datasets.Image(), "objects": [{"pixel_coords": [datasets.Value("float32")]}]}
+        ),
+    )
+    found: list[list[list[float]]] = []
+
+    def answer(*_: object) -> list[Inversion]:
+        curve = tuple(KPoint(k, 1.0, 0.0) for k in range(5))
+        concepts = torch.tensor(found.pop(0))
+        return [
+            Inversion(concepts, torch.ones(len(concepts)), len(concepts), "estimated", 0.1, curve, 1, 0.1, 4)
+        ]
+
+    monkeypatch.setattr(ImageSession, "inverted", answer)
+    every = [[0.0, 0.5], [0.0, 0.125], [0.5, 0.5]]
+    for answered, counts in (
+        (every, (2, 2, 0)),
+        ([every[0], every[2]], (1, 1, 1)),
+        ([*every, [0.9, 0.9]], (3, 2, 1)),
+    ):
+        found[:] = [answered]
+        (judged,) = Evaluation(model, data, 1).judge({})
+        assert judged.count == 2 and (len(judged.right), judged.hits, judged.mistakes) == counts
+        assert [len(judged.found.concepts), judged.found.k_curve[-1].k] == [counts[0], 3]
+        figures, _ = figures_of([judged], Positions().space)
+        assert figures["found of those true"].value == counts[1] / 2
+        assert figures["all right"].value == (not judged.mistakes)
+
+
 @pytest.mark.parametrize(
     ("file", "code", "says"),
     [
@@ -405,6 +449,19 @@ def test_where_the_worst_cannot_be_drawn_is_said_at_once(
     data = ("--dataset", "objects", "--data-root", annotated, "--split", "train", "--limit", 2)
     done = here("evaluate", *CPU, "--model", tiny_model, *data, "--worst", tmp_path / file)
     assert done.code == code and says in one_sentence(done.err)
+
+
+def test_a_model_that_cannot_be_written_is_not_calibrated_in_vain(
+    tiny_model: Path, annotated: Path, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deny(**_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(tempfile, "mkstemp", deny)
+    monkeypatch.setattr(ImageSession, "inverted", lambda *_: pytest.fail("it was evaluated"))
+    data = ("--dataset", "objects", "--data-root", annotated, "--split", "train", "--set", "shares=90/10/0")
+    done = here("evaluate", *CPU, "--model", tiny_model, *data, "--calibrate")
+    assert done.code == 3 and f"cannot write {tiny_model / 'igm.json'}" in one_sentence(done.err)
 
 
 def test_places_in_a_window_of_any_size_must_be_as_near_in_pixels() -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
+import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -229,6 +232,21 @@ def test_refused(tiny_model: Path, photos: Path, tmp_path: Path, here: Here) -> 
         done = here("invert", image, *model, *options)
         assert done.code == code and words in one_sentence(done.err)
     assert image.read_bytes() == before and not same.is_file()
+
+
+def test_what_cannot_be_written_is_said_before_anything_is_computed(
+    tiny_model: Path, photos: Path, tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deny(**_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(tempfile, "mkstemp", deny)
+    monkeypatch.setattr(ImageSession, "inverted", lambda *_: pytest.fail("it was computed"))
+    for option in ("--csv", "--coco", "--overlay", "--map"):
+        file = tmp_path / "new" / "f.png"
+        done = here("invert", photos / "2.png", "--model", tiny_model, *QUICK, option, file)
+        assert done.code == 3 and not file.parent.exists()
+        assert one_sentence(done.err) == f"igm: cannot write {file} (permission denied); choose another path"
 
 
 def test_attributes(tiny_attributes: Path, pictures: Path, tmp_path: Path, here: Here) -> None:

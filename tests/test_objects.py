@@ -241,6 +241,59 @@ def test_centres_of_other_shapes(root: Path) -> None:
     assert says in notes and len(found["images/b.png"]) == 1
 
 
+@pytest.mark.parametrize(
+    ("counts", "size", "place", "box"),
+    [
+        ("1230N", [3, 3], [1.5, 1.5], [3, 3]),  # column 0 from row 1 on, and column 2 up to row 1
+        ([1, 2, 3, 2, 1], [3, 3], [1.5, 1.5], [3, 3]),
+        ([4, 5], [3, 3], [2.1, 1.7], [2, 3]),
+        ([0, 9.0], [3, 3], [1.5, 1.5], [3, 3]),
+        ("T3:n00\\n2", [40, 80], [3, 25], [2, 10]),
+        ([9], [3, 3], None, None),
+    ],
+)
+def test_centroids_of_masks(root: Path, counts: Any, size: list[int], place: Any, box: Any) -> None:
+    data = coco_of({"a": []})
+    data["annotations"] = [{"image_id": 0, "segmentation": {"counts": counts, "size": size}, "bbox": []}]
+    write(root / "x.json", data)
+    found, notes = read(root, **OPEN)
+    (objects,) = found.values()
+    if place is None:
+        assert not objects and "images/a.png: 1 object of 1 has no area, left out" in notes
+    else:
+        assert objects[0]["pixel_coords"] == pytest.approx(place) and objects[0]["box"] == box
+
+
+def test_a_folder_of_crowds_alone_says_so(root: Path) -> None:
+    data = coco_of(BOXES)
+    for row in data["annotations"]:
+        row["iscrowd"] = 1
+    write(root / "x.json", data)
+    with pytest.raises(InputError, match="regions to ignore and no object; set iscrowd to 0 where"):
+        ADAPTER.advise(ADAPTER.load("train", data_root=root, **OPEN), {})  # type: ignore[attr-defined]
+
+
+def test_ids_of_coco_may_be_text_in_one_place(root: Path) -> None:
+    data = coco_of(BOXES)
+    for row in data["images"]:
+        row["id"] = str(row["id"])
+    for row in data["annotations"]:
+        row["category_id"] = float(row["category_id"])
+    write(root / "x.json", data)
+    found, notes = read(root, **OPEN)
+    assert [[each["label"] for each in objects] for objects in found.values()] == [
+        [label for *_, label in boxes] for boxes in BOXES.values()
+    ]
+    assert not notes
+
+
+def test_a_file_of_categories_alone_is_no_annotation(root: Path) -> None:
+    """Label Studio writes one beside its annotations in YOLO."""
+    yolo_outlines(root)
+    write(root / "notes.json", {"categories": [{"id": 0, "name": "red"}], "info": {"year": 2024}})
+    assert list(read(root, **OPEN)[0]) == [f"images/{stem}.png" for stem in BOXES]
+
+
 def test_keypoints_masks_and_crowds(root: Path) -> None:
     data = coco_of({"a": []})
     data["annotations"] = [
@@ -273,6 +326,11 @@ def test_keypoints_masks_and_crowds(root: Path) -> None:
         (coco, "notes.json", '"bbox": [10, 10, 20, 10]', '"keypoints": [1, 2]', "2 numbers cannot be keypoints, which have 3 each"),
         (labelme, "images/a.json", "[[30, 10], [10, 20]]", "[]", "a rectangle has 0 points and needs 2"),
         (labelme, "images/a.json", "[[30, 10], [10, 20]]", "[[1]]", "1 coordinate cannot be pairs of x and y"),
+        (coco, "notes.json", '"bbox": [10, 10, 20, 10]', '"segmentation": {"size": [2, 2], "counts": [1, 2]}',
+         "a mask of 2×2 pixels has 3 pixels in its runs"),
+        (coco, "notes.json", '"bbox": [10, 10, 20, 10]', '"segmentation": {"size": [2, 2]}', "it lacks 'counts'"),
+        (labelme, "images/a.json", '"shapes"', '"forms"', "it lacks 'shapes'"),
+        (labelme, "images/a.json", '"points": [[30, 10], [10, 20]]', '"points": 3', "it is not laid out like this format"),
         (voc, "Annotations/a.xml", "bndbox", "box", "the object 'red' has no xmin in a bndbox"),
         (voc, "Annotations/a.xml", "</object>", "", "damaged XML in line 1: mismatched tag"),
         (voc, "Annotations/a.xml", "", "", "it is empty"),
@@ -388,6 +446,30 @@ def test_a_line_that_cannot_be_read_takes_no_other_with_it(root: Path, name: str
         in notes[0]
     )
     assert "3 lines left out of a table" in notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("header", "says"),
+    [
+        (
+            " ,Label,Area,Mean,X,Y",
+            "has the columns Label, Area, Mean, X, Y, but none called file; name them as in",
+        ),
+        (
+            "index;axis-0;axis-1",
+            "has the columns index, axis-0, axis-1, but none called file nor x nor y; name",
+        ),
+        (
+            "filename,region_count,shape",
+            "has the columns filename, region_count, shape, but none called x nor y;",
+        ),
+    ],
+)
+def test_a_table_lacks_columns_once(root: Path, header: str, says: str) -> None:
+    delimiter = ";" if ";" in header else ","
+    write(root / "t.csv", f"{header}\n" + f"{delimiter.join('1' * len(header.split(delimiter)))}\n" * 3)
+    with pytest.raises(InputError, match=rf"\(t.csv: {says} .*file,x,y,label\); correct"):
+        read(root, format="table")
 
 
 def test_a_table_in_utf_16_is_known_for_one(root: Path) -> None:
@@ -579,6 +661,21 @@ def test_an_image_of_another_size_than_annotated(root: Path) -> None:
     assert "images/a.png: it is annotated as 80×40 and has 160×80 pixels: its annotations are scaled" in notes
 
 
+def test_most_objects_outside_hint_at_another_size(root: Path) -> None:
+    data = coco_of(BOXES)
+    for row in data["annotations"]:
+        row["bbox"] = [3 * each for each in row["bbox"]]
+    write(root / "x.json", data)
+    says = "5 of 6 annotated objects of the split train lie outside of their images; if these were scaled since, let"
+    assert read(root, **OPEN)[1][-1].startswith(says)
+    for row in data["images"]:
+        row |= {"width": 3 * WIDTH, "height": 3 * HEIGHT}
+    write(root / "x.json", data)
+    found, notes = read(root, **OPEN)
+    assert found["images/a.png"][0]["pixel_coords"] == pytest.approx([20, 15])
+    assert not any("lie outside" in note for note in notes)
+
+
 def test_a_size_that_the_user_states_is_of_annotations_without_one(root: Path) -> None:
     data = coco_of(BOXES)
     for key in ("width", "height"):
@@ -628,7 +725,7 @@ def test_an_image_in_two_files(root: Path) -> None:
 def test_several_formats_are_not_mixed(root: Path) -> None:
     voc(root)
     points(root)
-    says = r"in several formats, voc \(Annotations/a.xml\) and points \(Label/a.txt\); choose one with --set data.format="
+    says = r"in several formats, voc \(Annotations/a.xml\) and points \(Label/a.txt\); choose one with --set data.format=voc or --set data.format=points"
     with pytest.raises(InputError, match=says):
         read(root)
     assert read(root, format="points", **OPEN)[0]["images/a.png"][0]["box"] is None
@@ -649,7 +746,13 @@ def test_folders_that_hold_nothing_usable(root: Path) -> None:
     ):
         read(root, format="voc")
     write(root / "a.json", "")
-    with pytest.raises(InputError, match=r"knows: a.json is empty; correct it, or name the format with --set"):
+    says = r"knows: a.json is empty; .*, or name the format with --set data.format=coco or --set data.format=labelme to be"
+    with pytest.raises(InputError, match=says):
+        read(root)
+    write(root / "a.json", [{"id": 0, "data": {}, "annotations": []}])  # Label Studio's own
+    with pytest.raises(
+        InputError, match=r"\(a.json: it has no images and annotations as COCO .*; export it as COCO\)"
+    ):
         read(root)
     write(root / "a.json", {"hello": 1})
     with pytest.raises(
@@ -676,6 +779,15 @@ def test_folders_that_hold_nothing_usable(root: Path) -> None:
     write(root / "x.json", "")
     with pytest.raises(InputError, match=r"no usable train image \(x.json: cannot be read"):
         read(root, format="coco")
+    (root / "x.json").unlink()
+    write(
+        root / "annotations.xml",
+        '<annotations><version>1.1</version><image id="0" name="a.png"/></annotations>',
+    )
+    with pytest.raises(
+        InputError, match=r"\(annotations.xml: it is in CVAT's own format; export COCO, .* instead\)"
+    ):
+        read(root)
 
 
 def test_requests_that_cannot_be(root: Path) -> None:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from igm_cli.commands.results import paths_of, refuse_inputs, require_writable
-from igm_cli.core.files import file_hash, fingerprint_of, write_atomically
+from igm_cli.commands.results import paths_of, refuse_inputs
+from igm_cli.core.files import file_hash, fingerprint_of, require_writable, write_atomically
 from igm_cli.errors import UsageError
 from igm_cli.folders import SUFFIXES, Source
 from igm_cli.imaging import DRAWN_BY, PICTURES, RECORD, SOFTWARE
@@ -125,6 +125,8 @@ def picture_targets(sources: Sequence[Source], target: Path | None, option: str)
         targets = {s.name: target / name for s, name in zip(sources, _told_apart(sources), strict=True)}
     refuse_inputs(targets.values(), paths_of(sources), option)
     refuse_others_pictures(known_pictures(sources, targets), option)
+    for path in {path.parent: path for path in targets.values()}.values():
+        require_writable(path)
     return targets
 
 
@@ -133,7 +135,6 @@ def require_picture(path: Path, option: str) -> None:
     name = option.strip("-")
     if picture_targets([Source.of(Path(name))], path, option)[name] != path:
         raise UsageError(f"{option} {path} is a folder; name a file in it, such as {path}/{name}.png")
-    require_writable(path)
 
 
 def _told_apart(sources: Sequence[Source]) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from igm_cli.commands import options as o
-from igm_cli.core.files import DESCRIPTION, home_expanded
+from igm_cli.core.files import DESCRIPTION, home_expanded, require_writable
 from igm_cli.errors import IgmError, InputError, UsageError, need, percentage
 from igm_cli.interrupts import saying
 from igm_cli.output import Output
@@ -74,8 +74,8 @@ def evaluate(
     """Evaluate a model on annotated images: what it finds, how many, and whether it is as sure as it is right.
 
     A concept is right if it matches an annotation as closely as the papers ask; for images of any size, as closely in
-    pixels as in images of 96 pixels, which is 4.3.  Calibration error is the expected
-    calibration error of the confidences.
+    pixels as in images of 96 pixels, which is 4.3.  What matches an annotation beyond a window's border is neither right
+    nor wrong.  Calibration error is the expected calibration error of the confidences.
     """
     from igm_cli.api import load
     from igm_cli.commands.drawings import require_picture, save_picture
@@ -94,6 +94,8 @@ def evaluate(
         raise UsageError(
             "--calibrate changes a model's folder; name a folder of yours by --model, a copy if need be"
         )
+    if calibrate:
+        require_writable(folder / DESCRIPTION)
     table = Export("--csv", csv, lambda _: images_csv(evaluation, ranked), is_own_table) if csv else None
     if table:
         table.check()
@@ -259,7 +261,7 @@ def figures_of(judged: Sequence[Judged], space: ConceptSpace) -> tuple[dict[str,
     figures = {
         "true of those found": over(hits, found),
         "found of those true": over(hits, true),
-        "all right": share([h == f == t for h, f, t in zip(hits, found, true, strict=True)]),
+        "all right": share([not each.mistakes for each in judged]),
     }
     if factors := getattr(getattr(space, "what", None), "factors", ()):
         placed = [int(each.right[:, 0].sum()) for each in judged]

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import igm_cli
-from igm_cli.commands.results import refuse_inputs, require_writable, telling_unwritable
-from igm_cli.core.files import MARK, fingerprint_of, write_atomically
+from igm_cli.commands.results import refuse_inputs
+from igm_cli.core.files import MARK, fingerprint_of, require_writable, telling_unwritable, write_atomically
 from igm_cli.errors import InputError, UsageError
 from igm_cli.folders import ADDRESS
 from igm_cli.output import Record, json_line
@@ -42,7 +42,7 @@ class Export:
     _records: list[Record] = field(default_factory=list)
 
     def check(self, inputs: Sequence[Path] = ()) -> None:
-        """Refuses to overwrite an input or what is not igm's (:class:`UsageError`), or what it may not (:class:`InputError`)."""
+        """Refuses to overwrite an input or what is not igm's (:class:`UsageError`), or what cannot be written (:class:`OutputError`)."""
         if str(self.path) == "-":
             raise UsageError(
                 f"{self.option} writes a file, and - is none; name one, or use --json for standard output"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import glob
 import json
 import os
@@ -11,7 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from igm_cli.core.files import exclusive, write_atomically
+from igm_cli.core.files import exclusive, telling_unwritable, write_atomically
 from igm_cli.errors import InputError, OutputError, UsageError, cause, some
 from igm_cli.folders import RESULT
 from igm_cli.inputs import what_about
@@ -208,23 +207,6 @@ def refuse_inputs(targets: Iterable[Path], inputs: Iterable[Path], option: str) 
             raise UsageError(f"{option} {target} is a link; name the file itself, or choose another path")
         if target.exists() and not (target.is_file() or target.is_dir()):
             raise UsageError(f"{option} {target} is not a file but a device or a pipe; choose another path")
-
-
-@contextmanager
-def telling_unwritable(path: Path) -> Iterator[None]:
-    """Turns an error of the system within the block into an :class:`InputError`: the file cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"cannot write {path} ({cause(error)}); choose another file") from error
-
-
-def require_writable(path: Path) -> None:
-    """Makes the folder of a file to be written; raises an :class:`InputError` if it cannot be written to."""
-    with telling_unwritable(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(path.parent, os.W_OK):
-            raise PermissionError(errno.EACCES, "permission denied")
 
 
 def paths_of(sources: Iterable[Source]) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import json
@@ -57,7 +58,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """
     if path.exists() and not path.is_file():
         raise OutputError(f"{path} is not a file; choose another path")
-    try:
+    with telling_unwritable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary_beside(path) as temporary:
             mode = path.stat().st_mode if path.exists() else temporary.stat().st_mode
@@ -67,10 +68,25 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
                 os.fsync(file.fileno())
             temporary.chmod(mode)
             temporary.replace(path)
+
+
+@contextmanager
+def telling_unwritable(path: Path) -> Iterator[None]:
+    """Turns an error of the system within the block into an :class:`OutputError`: ``path`` cannot be written."""
+    try:
+        yield
     except OSError as error:
-        raise OutputError(
-            f"cannot write {path} ({cause(error)}); free some space or choose another path"
-        ) from error
+        may_be_full = error.errno in (None, errno.ENOSPC, errno.EDQUOT)
+        way_out = f"{'free some space or ' * may_be_full}choose another path"
+        raise OutputError(f"cannot write {path} ({cause(error)}); {way_out}") from error
+
+
+def require_writable(path: Path) -> None:
+    """Raises an :class:`OutputError` if :func:`write_atomically` could not write a file; leaves nothing behind."""
+    with telling_unwritable(path):
+        there = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+        with temporary_beside(there / path.name):
+            pass
 
 
 @contextmanager
@@ -228,14 +244,17 @@ def exclusive(path: Path) -> Iterator[None]:
 
     Raises:
         InputError: If another process holds the lock, or something else stands in its place.
+        OutputError: If the lock cannot be written.
     """
     from filelock import FileLock, Timeout  # takes 0.1 s to import
 
     path = path.absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
     name = path.with_name(f".{path.name}.lock")
     if name.is_symlink() or (name.exists() and not (name.is_file() and not name.stat().st_size)):
         raise InputError(f"{name} is not a lock of igm; remove it, or choose another path")
+    with telling_unwritable(path):  # filelock would wait for a file that cannot be made
+        path.parent.mkdir(parents=True, exist_ok=True)
+        name.touch()
     lock = FileLock(name, timeout=0)
     try:
         try:

@@ -200,3 +200,16 @@ class Inversion:
     marginals: Tensor | None = None
     values: Tensor | None = None
     evidence: Evidence | None = None
+
+    def keep(self, kept: Tensor) -> Inversion:
+        """Returns the result with only some of its concepts ``[K]``; the sizes of its curve are reduced by the number left out."""
+        out = int((~kept).sum())
+        return replace(
+            self,
+            concepts=self.concepts[kept],
+            confidence=self.confidence[kept],
+            k=int(kept.sum()),
+            k_curve=tuple(replace(p, k=p.k - out) for p in self.k_curve if p.k >= out),
+            values=None if self.values is None else self.values[kept],
+            evidence=self.evidence and self.evidence.keep(kept.tolist()),
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from igm_cli.core import files
-from igm_cli.core.files import TEMPORARY, read_json, temporary_beside, write_atomically, write_json
+from igm_cli.core.files import TEMPORARY, exclusive, read_json, temporary_beside, write_atomically, write_json
 from igm_cli.core.weights import write_weights
 from igm_cli.errors import OutputError
 
@@ -28,6 +29,28 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         write_atomically(path, fail)
     assert path.read_text() == '{\n  "a": 1\n}\n'
     assert [p.name for p in path.parent.iterdir()] == ["data.json"]
+
+
+@pytest.mark.parametrize(
+    ("number", "way_out"),
+    [
+        (errno.ENOSPC, "free some space or choose another path"),
+        (errno.EACCES, r"\(permission denied\); choose another path"),
+    ],
+)
+def test_what_to_do_depends_on_why_it_cannot_be_written(tmp_path, number, way_out):
+    def fail(temporary):
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(OutputError, match=way_out):
+        write_atomically(tmp_path / "a.json", fail)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder that nobody writes to")
+def test_a_lock_that_cannot_be_written_is_no_other_run():
+    with pytest.raises(OutputError, match=r"cannot write /proc/r.jsonl \(.*\); choose another path"):  # noqa: SIM117
+        with exclusive(Path("/proc/r.jsonl")):
+            pass
 
 
 def test_files_follow_the_umask(tmp_path):

@@ -132,23 +132,9 @@ def _beyond(denoiser: Denoiser, reach: tuple[float, ...]) -> Denoiser:
     return wider
 
 
-def _inside(found: Inversion, kept: Tensor | None = None) -> Inversion:
-    """Returns an answer without the points beyond the image, or with only some of its concepts ``[K]``.
-
-    The sizes of its curve are reduced by the number of concepts left out.
-    """
-    if kept is None:
-        kept = ((found.concepts[:, :2] >= 0) & (found.concepts[:, :2] <= 1)).all(1)
-    out = int((~kept).sum())
-    return replace(
-        found,
-        concepts=found.concepts[kept],
-        confidence=found.confidence[kept],
-        k=int(kept.sum()),
-        k_curve=tuple(replace(p, k=p.k - out) for p in found.k_curve if p.k >= out),
-        values=None if found.values is None else found.values[kept],
-        evidence=found.evidence and found.evidence.keep(kept.tolist()),
-    )
+def _inside(found: Inversion) -> Inversion:
+    """Returns an answer without the points beyond the image."""
+    return found.keep(((found.concepts[:, :2] >= 0) & (found.concepts[:, :2] <= 1)).all(1))
 
 
 @dataclass(frozen=True)
@@ -223,7 +209,7 @@ def _by_tiles(piece: _Piece, image: Tensor, progress: Progress | None) -> Invers
         points = found.concepts[:, :2].double() * size + corner
         moved = (points / torch.tensor([width, height])).float()
         found = replace(found, concepts=torch.cat([moved, found.concepts[:, 2:]], dim=1))
-        parts.append(_inside(found, own_part(points, x, y)))
+        parts.append(found.keep(own_part(points, x, y)))
     if progress:
         progress(len(tiles), len(tiles))
     return _inside(_joined(parts, (width, height)))
@@ -250,4 +236,4 @@ def _joined(parts: Sequence[Inversion], size: tuple[int, int]) -> Inversion:
     )
     points = whole.concepts[:, :2] * torch.tensor(size)
     tile = torch.arange(len(parts)).repeat_interleave(torch.tensor([len(part.concepts) for part in parts]))
-    return _inside(whole, once(points, whole.confidence, tile))
+    return whole.keep(once(points, whole.confidence, tile))

@@ -67,12 +67,14 @@ class Objects(Adapter):
         attributes = sorted({key for each in every for key in each.attributes})
         count = min(limit or len(chosen), len(chosen))
         rows: list[dict[str, Any]] = []
+        number = 0  # of annotated objects
         every_place: list[tuple[tuple[int, int], list[tuple[float, float]]]] = []
         for image in chosen:
             found = usable(folder.root / image, image, annotations[image], of_split, stated)
             if found is None:
                 continue
             (width, height), objects, places = found
+            number += sum(len(each.objects or ()) for each in annotations[image])
             every_place.append(((width, height), places))
             wanted = [
                 each for each in objects if each.label not in regions and (not kept or each.label in kept)
@@ -96,6 +98,11 @@ class Objects(Adapter):
         sentences += [
             f"amiss in {where} of {root.absolute().name}: {each}" for where, each in counts.items() if each
         ]
+        if 2 * (outside := of_split.count("outside")) > number:
+            sentences.append(
+                f"{outside} of {number} annotated objects of the split {split} lie outside of their images; if these were scaled "
+                "since, let the annotations give the size before as the size of the images, and places are scaled, too"
+            )
         for sentence in filter(None, (folder.left_out, *sentences)):
             request.note(sentence)
         return image_dataset({column: [row[column] for row in rows] for column in rows[0]})

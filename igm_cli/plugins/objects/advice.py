@@ -53,6 +53,11 @@ def advise(data: datasets.Dataset, most: int, cell: int = CELL) -> Advice:
     ]
     boxes = [max(thing["box"]) for things in data["objects"] for thing in things if thing["box"]]
     count = sum(len(centres) for _, centres in rows)
+    if not count and any(row.get("ignored") for row in data.remove_columns("image")):
+        raise InputError(
+            "the training images have regions to ignore and no object; set iscrowd to 0 where an annotation is of a single "
+            "object, or leave labels of objects out of data.ignore"
+        )
     if not count:
         raise InputError("no training image has an object; annotate some, or choose other labels")
     nearest = [distance for _, centres in rows if len(centres) > 1 for distance in nearest_of(centres).tolist()]

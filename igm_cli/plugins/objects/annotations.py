@@ -137,8 +137,11 @@ class Findings:
 
     def counts(self) -> str:
         """Returns the number of findings of every kind, in one phrase; empty if there are none."""
-        found = {kind: sum(sum(counts) for _, counts in files.values()) for kind, files in self._found.items()}
-        return ", ".join(counted(found[kind], *nouns) for kind, nouns in KINDS.items() if found.get(kind))
+        return ", ".join(counted(self.count(kind), *nouns) for kind, nouns in KINDS.items() if self.count(kind))
+
+    def count(self, kind: str) -> int:
+        """Returns the number of findings of a kind."""
+        return sum(sum(counts) for _, counts in self._found.get(kind, {}).values())
 
 
 def told(error: BaseException) -> str:
@@ -147,5 +150,9 @@ def told(error: BaseException) -> str:
         return f"damaged JSON in line {error.lineno}: {error.msg}" if error.doc.strip() else "it is empty"
     if isinstance(error, ElementTree.ParseError):
         return f"damaged XML in line {error.position[0]}: {str(error).partition(':')[0]}"
+    if isinstance(error, KeyError):
+        return f"it lacks {error}"
+    if isinstance(error, TypeError | AttributeError | IndexError):
+        return "it is not laid out like this format"
     plain = type(error) is ValueError and str(error)
     return str(error) if plain else kind_and_message(error)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from igm_cli.errors import counted
+from igm_cli.errors import InputError, counted
 from igm_cli.plugins.objects.annotations import (
     UNREADABLE,
     Annotation,
@@ -29,8 +29,8 @@ _PLACES = ("bbox", "keypoints", "segmentation")
 
 
 def claims(ends: str) -> bool:
-    """Returns whether the beginning and the end of a file look like COCO's."""
-    return '"annotations"' in ends or '"categories"' in ends
+    """Returns whether the beginning and the end of a file look like COCO's; other exports have its categories alone."""
+    return '"annotations"' in ends or ('"categories"' in ends and '"image' in ends)
 
 
 def read(folder: Folder, files: Sequence[str], findings: Findings) -> Iterator[Annotation]:
@@ -38,17 +38,19 @@ def read(folder: Folder, files: Sequence[str], findings: Findings) -> Iterator[A
     for file in files:
         with findings.reading(folder.root / file, file, "its images are left out"):
             data = json.loads(text_of(folder.root / file))
+            if not isinstance(data, dict) or not {"images", "annotations"} <= data.keys():
+                raise InputError("it has no images and annotations as COCO JSON has; export it as COCO")
             names = _by_id("categories", data.get("categories", ()), "name")
             written = _by_id("images", data["images"], "file_name")
-            rows = {row["id"]: row for row in data["images"]}
+            rows = {_key(row["id"]): row for row in data["images"]}
             objects: dict[Any, list[Object] | None] = {home: [] for home in written}
             if data["annotations"] and not any(row.get(key) for row in data["annotations"] for key in _PLACES):
                 findings.add("unreadable", file, "it says of no object where it is, and is left out")
                 continue
             for row in data["annotations"]:
-                home = row.get("image_id")
+                home = _key(row.get("image_id"))
                 if home not in written:
-                    says = f"it has annotations of image {home!r}, which it does not list"
+                    says = f"it has annotations of image {home}, which it does not list"
                     findings.add("unlisted", file, says)
                 elif (known := objects[home]) is not None:
                     try:
@@ -68,22 +70,27 @@ def read(folder: Folder, files: Sequence[str], findings: Findings) -> Iterator[A
                     yield Annotation(image, objects[home], file, _size(rows[home]))
 
 
-def _by_id(what: str, rows: Sequence[Mapping[str, Any]], key: str) -> dict[Any, str]:
+def _by_id(what: str, rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, str]:
     """Returns the names of rows by their ids; raises a ValueError if two names have the same id."""
-    names: dict[Any, str] = {}
+    names: dict[str, str] = {}
     for row in rows:
-        name = str(row[key]).strip()
-        if names.setdefault(row["id"], name) != name:
-            raise ValueError(f"the {what} {names[row['id']]!r} and {name!r} have the same id {row['id']!r}")
+        name, id_ = str(row[key]).strip(), _key(row["id"])
+        if names.setdefault(id_, name) != name:
+            raise ValueError(f"the {what} {names[id_]!r} and {name!r} have the same id {id_}")
     return names
 
 
-def _object(row: Mapping[str, Any], names: Mapping[Any, str], file: str, findings: Findings) -> Object:
-    """Returns an object: the mean of its visible keypoints, the centre of its box, or the centroid of its outline."""
+def _key(id_: Any) -> str:
+    """Returns an id as text: some programs write 0 in one place and "0" or 0.0 in another."""
+    return str(int(id_) if isinstance(id_, float) and id_.is_integer() else id_)
+
+
+def _object(row: Mapping[str, Any], names: Mapping[str, str], file: str, findings: Findings) -> Object:
+    """Returns an object: the mean of its visible keypoints, the centre of its box, or the centroid of its outline or mask."""
     category = row.get("category_id")
-    if category is not None and category not in names:
+    label = "" if category is None else names.get(_key(category), str(category))
+    if category is not None and _key(category) not in names:
         findings.add("unnamed", file, f"category {category} has no name, and its number is the label")
-    label = names.get(category, "" if category is None else str(category))
     given, crowd = row.get("attributes"), bool(row.get("iscrowd"))
     attributes = {k: str(v) for k, v in given.items()} if isinstance(given, dict) else {}
     more: dict[str, Any] = {"attributes": attributes, "crowd": crowd}
@@ -102,8 +109,56 @@ def _object(row: Mapping[str, Any], names: Mapping[Any, str], file: str, finding
     if not outlines:
         raise ValueError("it has neither a bbox nor a segmentation")
     if not isinstance(outlines, list):
-        raise ValueError("a mask has no bbox")
+        return _masked(outlines["counts"], outlines["size"], label, **more)
     return outlined(max(map(pairs, outlines), key=len), label, **more)
+
+
+def _masked(counts: str | Sequence[Any], size: Sequence[Any], label: str, **more: Any) -> Object:
+    """Returns the object of a mask of (height, width) in runs: its centre is the centroid, its box encloses it.
+
+    The runs go down the columns, outside of the mask and inside in turn.
+    """
+    high, wide = map(int, map(number, size))
+    runs = _runs(counts) if isinstance(counts, str) else [int(number(each)) for each in counts]
+    if min(runs, default=0) < 0 or sum(runs) != high * wide or not runs:
+        raise ValueError(f"a mask of {wide}×{high} pixels has {sum(runs)} pixels in its runs")
+    inside: list[
+        tuple[int, int, int]
+    ] = []  # parts of columns: the column, its first row, and the row after its last
+    stop = 0
+    for place, run in enumerate(runs):
+        start, stop = stop, stop + run
+        while place % 2 and start < stop:
+            column, top = divmod(start, high)
+            bottom = min(high, top + stop - start)
+            inside.append((column, top, bottom))
+            start += bottom - top
+    if not inside:
+        return Object(0.0, 0.0, label, (0.0, 0.0), **more)
+    columns, tops, bottoms = zip(*inside, strict=True)
+    area = sum(bottom - top for _, top, bottom in inside)
+    x = sum((column + 0.5) * (bottom - top) for column, top, bottom in inside) / area
+    y = sum(bottom**2 - top**2 for _, top, bottom in inside) / (2 * area)
+    box = (max(columns) - min(columns) + 1.0, float(max(bottoms) - min(tops)))
+    return Object(x, y, label, box, **more)
+
+
+def _runs(text: str) -> list[int]:
+    """Returns the runs of a mask that COCO's own tools compressed to text.
+
+    Source: https://github.com/cocodataset/cocoapi, ``rleFrString`` in ``common/maskApi.c``.
+    """
+    runs: list[int] = []
+    run = shift = 0
+    for byte in text.encode():
+        five = byte - 48
+        run |= (five & 31) << shift
+        shift += 5
+        if not five & 32:  # the last five bits of a run, of which the first is the sign
+            run -= (five & 16) << (shift - 4)
+            runs.append(run + runs[-2] if len(runs) > 2 else run)
+            run = shift = 0
+    return runs
 
 
 def _size(row: Mapping[str, Any]) -> tuple[float, float] | None:

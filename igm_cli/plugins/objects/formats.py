@@ -35,19 +35,22 @@ def choose(folder: Folder, name: str | None) -> tuple[str, list[str]]:
         listed = " and ".join(f"{each} ({files[0]})" for each, files in found.items())
         raise InputError(
             f"{folder.root} has annotations in several formats, {listed}; "
-            f"choose one with --set data.format={next(iter(found))}"
+            f"choose one with --set data.format={' or --set data.format='.join(found)}"
         )
     if not found:
         have = f"{folder.root} has {counted(len(folder.images), 'image')} and no annotation that igm knows"
         if name:
             raise InputError(f"{have}: {FORMATS[name].WHAT}; add one")
         for file in folder.others:
-            may_be = [reader.WHAT for reader in FORMATS.values() if suffix_of(file) in reader.SUFFIXES]
+            may_be = {
+                each: reader.WHAT for each, reader in FORMATS.items() if suffix_of(file) in reader.SUFFIXES
+            }
             if may_be and not folder.is_list(file):
                 _refuse_damaged(folder.root / file, f"{have}: {file} is")
-                either = f"neither {' nor '.join(may_be)}" if len(may_be) > 1 else f"not {may_be[0]}"
-                seen = either if _ends(folder.root / file).strip() else "empty"
-                way_out = "correct it, or name the format with --set data.format=... to be told what is wrong"
+                seen = f"{'neither' if len(may_be) > 1 else 'not'} {' nor '.join(may_be.values())}"
+                seen = seen if _ends(folder.root / file).strip() else "empty"
+                named = " or ".join(f"--set data.format={each}" for each in may_be)
+                way_out = f"correct it, or name the format with {named} to be told what is wrong"
                 raise InputError(f"{have}: {file} is {seen}; {way_out}")
         raise InputError(f"{have} ({', '.join(FORMATS)}); add one")
     return next(iter(found.items()))

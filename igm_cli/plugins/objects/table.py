@@ -75,7 +75,7 @@ def _leave_out(findings: Findings, path: Path, file: str, error: InputError) -> 
 def _rows(path: Path, leave_out: Callable[[InputError], None]) -> Iterator[Row]:
     if path.suffix.lower() == ".jsonl":
         return json_rows(path, leave_out)
-    return csv_rows(path, leave_out, "file,x,y,label")
+    return csv_rows(path, leave_out, "file,x,y,label", ("x", "y"))
 
 
 def _object(row: Mapping[str, Any]) -> Object:

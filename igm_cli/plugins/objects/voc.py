@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree
 
+from igm_cli.errors import InputError
 from igm_cli.plugins.objects.annotations import Annotation, Findings, Object, boxed, number
 from igm_cli.plugins.objects.layout import Folder
 
@@ -27,6 +28,8 @@ def read(folder: Folder, files: Sequence[str], findings: Findings) -> Iterator[A
         if not text.strip():
             raise ValueError("it is empty")
         root = ElementTree.fromstring(text, parser)
+        if root.tag == "annotations":
+            raise InputError("it is in CVAT's own format; export COCO, Pascal VOC or YOLO from there instead")
         sides = [number(root.findtext(f"size/{side}") or 0) for side in ("width", "height")]
         size = (sides[0], sides[1]) if all(sides) else None
         objects = [_object(element) for element in root.findall("object")]

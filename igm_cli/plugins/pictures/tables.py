@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 from igm_cli.core.files import MARK
 from igm_cli.core.names import plain
-from igm_cli.errors import InputError, cause, counted
+from igm_cli.errors import InputError, cause, counted, some
 from igm_cli.folders import walk
 from igm_cli.plugins.pictures.files import PICTURES_INSIDE, ImageFiles
 from igm_cli.plugins.pictures.words import Vocabulary
@@ -36,6 +36,7 @@ TRUTH = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false"
 
 BEGINNINGS = "file,labels or file,cat,dog, or choose the layout names or folders"
 
+_DATA = re.compile(r"[-+]?[\d.,]*\d|.*\.\w+")  # a number or the name of a file, of which no header consists
 LONGEST_HEADER = 100_000  # characters; csv refuses more in one cell
 
 
@@ -262,15 +263,20 @@ def json_rows(path: Path, bad: Callable[[InputError], None] = refuse) -> Iterato
 
 
 def csv_rows(
-    path: Path, bad: Callable[[InputError], None] = refuse, beginnings: str = BEGINNINGS
+    path: Path,
+    bad: Callable[[InputError], None] = refuse,
+    beginnings: str = BEGINNINGS,
+    needed: Sequence[str] = (),
 ) -> Iterator[Row]:
     """Yields the lines of a table with commas, semicolons or tabs, except for the header.
 
-    ``bad`` receives lines that cannot be read.  ``beginnings`` describes header lines, for the error if a table has none.
+    ``bad`` receives lines that cannot be read.  ``beginnings`` describes header lines, for the error if a table has none, or
+    lacks the column of the files or one ``needed`` beside it.
     """
     text = text_of(path)
+    delimiter = _delimiter(path, text, beginnings, needed)
     # Without strict, an unclosed quote would swallow the rest of the file.
-    options: Any = {"delimiter": _delimiter(path, text, beginnings), "skipinitialspace": True, "strict": True}
+    options: Any = {"delimiter": delimiter, "skipinitialspace": True, "strict": True}
     reader = csv.reader(io.StringIO(text, newline=""), **options)
     columns: list[str] = []
     line = 1
@@ -297,14 +303,29 @@ def csv_rows(
         raise InputError(f"{path} line {line} is not a line of a table: {error}; correct its quotes") from error
 
 
-def _delimiter(path: Path, text: str, beginnings: str) -> str:
+def _delimiter(path: Path, text: str, beginnings: str, needed: Sequence[str]) -> str:
     """Returns the character between columns: in some countries spreadsheets write semicolons."""
     header = next(filter(str.strip, io.StringIO(text, newline=None)), "")[:LONGEST_HEADER]
+    names: list[str] = []
     for delimiter in ",;\t":
-        names = next(csv.reader([header], delimiter=delimiter, skipinitialspace=True))
-        if len(names) > 1 and any(name.strip().lower() in FILE_COLUMNS for name in names):
+        cells = next(csv.reader([header], delimiter=delimiter, skipinitialspace=True))
+        names = max(names, [cell.strip() for cell in cells], key=len)
+        if len(cells) > 1 and not _lacking(cells, needed):
             return delimiter
-    raise InputError(f"{path} does not say what its columns hold; begin it with a line such as {beginnings}")
+    if len(names) < 2 or any(map(_DATA.fullmatch, names)):
+        raise InputError(
+            f"{path} does not say what its columns hold; begin it with a line such as {beginnings}"
+        )
+    columns, lacking = some([name for name in names if name], 8), " nor ".join(_lacking(names, needed))
+    raise InputError(
+        f"{path} has the columns {columns}, but none called {lacking}; name them as in {beginnings}"
+    )
+
+
+def _lacking(cells: Sequence[str], needed: Sequence[str]) -> list[str]:
+    """Returns which columns a header lacks: that of the files, and others."""
+    known = {cell.strip().lower() for cell in cells}
+    return ["file"] * known.isdisjoint(FILE_COLUMNS) + [name for name in needed if name not in known]
 
 
 def encoding_of(content: bytes) -> str:
