@@ -332,9 +332,14 @@ def test_an_interruption_says_when_the_tables_come(
         raise Interrupted(signal.SIGINT)
 
     monkeypatch.setattr(ImageSession, "invert", interrupted)
-    done = here("invert", photos, "--model", tiny_model, *QUICK, "--csv", tmp_path / "a.csv")
-    goes_on = "tables are written when all is done; with --output the same command continues where it stopped"
-    assert (done.code, done.err) == (130, f"igm: interrupted; {goes_on}\n")
+    call = ("invert", photos, "--model", tiny_model, *QUICK, "--csv", tmp_path / "a.csv")
+    for more, goes_on in (
+        ((), "with --output the same command continues where it stopped"),
+        (("-o", tmp_path / "a.jsonl"), "the same command continues with the images that are not done"),
+    ):
+        done = here(*call, *more)
+        says = f"igm: interrupted; tables are written when all is done; {goes_on}\n"
+        assert (done.code, done.err) == (130, says)
 
 
 def test_an_interruption_says_where_the_same_command_continues(

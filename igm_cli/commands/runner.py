@@ -69,7 +69,9 @@ class Runner:
             begun = self._inputs(self.files[0])
             self._begun = chain([next(begun)], begun)  # reports a mistake before the model is loaded
         tables = "tables are written when all is done; " if self.exports else ""
-        goes_on = "with --output the same command continues where it stopped"
+        goes_on = f"the same command continues with the {self._noun} that are not done"
+        if not self.output:
+            goes_on = "with --output the same command continues where it stopped"
         with saying(f"{tables}{goes_on}"), kept as self._store:
             done = self._store.done if self._store else {}
             self.announce(sum(self.session.expected(f) for f in self.files if self._named(f) not in done))
