@@ -120,27 +120,34 @@ def _masked(counts: str | Sequence[Any], size: Sequence[Any], label: str, **more
     """
     high, wide = map(int, map(number, size))
     runs = _runs(counts) if isinstance(counts, str) else [int(number(each)) for each in counts]
-    if min(runs, default=0) < 0 or sum(runs) != high * wide or not runs:
+    if min(runs, default=0) < 0 or not 0 < sum(runs) == high * wide:
         raise ValueError(f"a mask of {wide}×{high} pixels has {sum(runs)} pixels in its runs")
-    inside: list[
-        tuple[int, int, int]
-    ] = []  # parts of columns: the column, its first row, and the row after its last
-    stop = 0
+    area = columns = rows = stop = 0  # sums over the pixels inside
+    left, right, top, bottom = wide, 0, high, 0
     for place, run in enumerate(runs):
         start, stop = stop, stop + run
-        while place % 2 and start < stop:
-            column, top = divmod(start, high)
-            bottom = min(high, top + stop - start)
-            inside.append((column, top, bottom))
-            start += bottom - top
-    if not inside:
+        if not (place % 2 and run):
+            continue
+        area += run
+        columns += _sums(stop, high)[0] - _sums(start, high)[0]
+        rows += _sums(stop, high)[1] - _sums(start, high)[1]
+        first, last = start // high, (stop - 1) // high
+        left, right = min(left, first), max(right, last + 1)
+        top, bottom = (
+            (min(top, start % high), max(bottom, (stop - 1) % high + 1)) if first == last else (0, high)
+        )
+    if not area:
         return Object(0.0, 0.0, label, (0.0, 0.0), **more)
-    columns, tops, bottoms = zip(*inside, strict=True)
-    area = sum(bottom - top for _, top, bottom in inside)
-    x = sum((column + 0.5) * (bottom - top) for column, top, bottom in inside) / area
-    y = sum(bottom**2 - top**2 for _, top, bottom in inside) / (2 * area)
-    box = (max(columns) - min(columns) + 1.0, float(max(bottoms) - min(tops)))
-    return Object(x, y, label, box, **more)
+    box = (float(right - left), float(bottom - top))
+    return Object(columns / area + 0.5, rows / area + 0.5, label, box, **more)
+
+
+def _sums(count: int, high: int) -> tuple[int, int]:
+    """Returns the sum of the columns and that of the rows of the first pixels, counted down columns of a height."""
+    whole, rest = divmod(count, high)
+    return high * whole * (whole - 1) // 2 + rest * whole, whole * high * (high - 1) // 2 + rest * (
+        rest - 1
+    ) // 2
 
 
 def _runs(text: str) -> list[int]:
