@@ -46,13 +46,23 @@ def test_pictures_and_figures(tiny_model: Path, tmp_path: Path, monkeypatch: pyt
             patch.setattr(Positions, name, lambda *_: 1 / 0)
             Validation(data, parser, model.spec, tmp_path)  # a parser that fails is found before training
     shown = Validation(data, parser, model.spec, tmp_path)
-    given = iter([{"some": 1.0}, {"some": None}, {"some": 4.0}, {}, {"some": math.nan}])
+    parser_scores = [{"some": 1.0}, {"some": None}, {"some": 4.0}, {}, {"some": math.nan}]
+    given = iter(parser_scores)
     monkeypatch.setattr(Positions, "score", lambda *_: {"objects": 3.0, **next(given)})
     network = model.denoiser
     assert isinstance(network, torch.nn.Module)
     network.train()
-    scores, pictures = shown(7, network)
-    assert network.training
+    told: list[tuple[str, int, int]] = []
+    assert (
+        shown(6, network, stop=lambda: len(asked) > 1) is None
+    )  # a signal comes while the first image is inverted
+    assert network.training and asked == [1, None] and not (tmp_path / "pictures").exists()
+    asked.clear()
+    given = iter(parser_scores)
+    seen = shown(7, network, progress=lambda *what: told.append(what))
+    assert seen and network.training
+    scores, pictures = seen
+    assert told[0] == ("validation images", 0, 5) and told[-1] == ("validation images", 5, 5)
     assert asked == [1, None, 2, None, 3, None, 4, None, 5, None]
     # The model estimates three at most, so the images of four and five are always miscounted.
     assert scores["validation/k_exact"] <= 0.6

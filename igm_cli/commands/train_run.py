@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from igm_cli.core.files import DESCRIPTION, read_json
 from igm_cli.core.models import TEXT_TO_IMAGE
 from igm_cli.core.training.batches import Samples
 from igm_cli.core.training.objectives import Companion
-from igm_cli.core.training.run import fresh_model, measure, train
+from igm_cli.core.training.run import Validate, fresh_model, measure, train
 from igm_cli.core.training.state import SAMPLES, RunRecord, describe_run
 from igm_cli.errors import InputError, PluginError, UsageError, cause, counted, need
 from igm_cli.evaluation import Evaluation, in_words, keep_calibration
@@ -115,7 +115,8 @@ class Training:
         """Trains, unless the folder holds the finished run, and reports how it went and how to use the model."""
         output, steps, main = self.place.output, self.config.steps, process_rank()[0] == 0
         if not self.place.dry_run:
-            if held := self.record.held(steps, self.spec):
+            held = self.record.held(steps, self.spec)
+            if held and not self._unseen(held):
                 every = "all " if held == steps else ""
                 more = ", or continue with more --steps" if self.record.has_state else ""
                 self.sink.note(
@@ -127,16 +128,16 @@ class Training:
             self.record.refuse_other_run()
             self.record.refuse_lost_state()
         ended = self._train()
-        if ended is None:
-            return
-        if ended < steps:
-            raise Interrupted(
-                received() or signal.SIGINT,
-                f"step {ended} of {steps} is saved in {output}, and the same command continues from there",
-            )
-        if main:
+        if ended and main:
             self._conclude(ended)
             self.sink.note(f"done; use it with: {self.use}")
+
+    def _unseen(self, held: int) -> bool:
+        """Returns whether the run was ended after its last step and before the validation that belongs to it."""
+        if not (self.config.picture_every and self.record.has_state and self.record.metrics()):
+            return False
+        told = read_json(self.place.output / DESCRIPTION).get("info", {})
+        return "outcome" not in told and not self.record.validated(held)
 
     def _conclude(self, steps: int) -> None:
         """Keeps with the model how its training went, calibrates it and says so, as far as that has yet to be done."""
@@ -154,7 +155,11 @@ class Training:
             self.sink.note(f"{went.advice}; {draw_curves(metrics, output)}")
 
     def _train(self) -> int | None:
-        """Loads the data and trains; returns the last step, None for a dry run."""
+        """Loads the data and trains; returns the last step, None for a dry run.
+
+        Raises:
+            Interrupted: If a signal ended it.
+        """
         place, on_cpu = self.place, self.device.type == "cpu"
         model = fresh_model(self.spec, self.config.seed, place.init)
         if on_cpu:
@@ -179,7 +184,7 @@ class Training:
             if place.dry_run:
                 self._show(samples, model, beside)
                 return None
-            validate = self._validation()
+            validate: Validate | None = self._validation()
             steps = counted(self.config.steps, "step")
             self.sink.note(
                 f"training on {self.data.told(samples)} for {steps} in {place.output}, a model for {self.use}"
@@ -187,11 +192,19 @@ class Training:
             self.told["images"] = len(samples)
             watch = Watch(self.sink, self.config.steps, progress)
             stop = begun.enter_context(finishing())
-            return train(
+            if validate:
+                validate = partial(validate, progress=progress, stop=stop)
+            ended = train(
                 self.spec, samples, self.config, place.output, data=self.told, report=watch,
                 validate=validate, device_is_cpu=on_cpu, init=place.init, model=model, companions=beside,
                 note=self.sink.note, stop=stop, trackers=place.trackers,
             )  # fmt: skip
+            if stop() or ended < self.config.steps:
+                raise Interrupted(
+                    received() or signal.SIGINT,
+                    f"step {ended} of {self.config.steps} is saved in {place.output}, and the same command continues from there",
+                )
+            return ended
 
     def _show(self, samples: Samples, model: nn.Module, beside: Sequence[Companion]) -> None:
         """Prints every setting, draws twelve samples, and tries a few steps; nothing else is written."""
