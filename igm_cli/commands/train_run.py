@@ -140,17 +140,16 @@ class Training:
         return "outcome" not in told and not self.record.validated(held)
 
     def _conclude(self, steps: int) -> None:
-        """Keeps with the model how its training went, calibrates it and says so, as far as that has yet to be done."""
+        """Calibrates the model, keeps with it how its training went and says so, as far as that has yet to be done."""
         output = self.place.output
         with _saved_whole(output):
-            told = "outcome" in read_json(output / DESCRIPTION).get("info", {})
-            if told or not (metrics := self.record.metrics()):
-                self._calibrate()
-                return
-            cut = self.preset.cut() is not None
-            went = how_it_went(metrics, steps, self.config.warmup, cut=cut)
-            add_to_description(output, {"outcome": went.said, "not_learned": went.not_learned})
             self._calibrate()
+            known = read_json(output / DESCRIPTION)
+            if "outcome" in known.get("info", {}) or not (metrics := self.record.metrics()):
+                return
+            how = {"cut": self.preset.cut() is not None, "recounts": "typical" in known.get("inference", {})}
+            went = how_it_went(metrics, steps, self.config.warmup, **how)
+            add_to_description(output, {"outcome": went.said, "not_learned": went.not_learned})
             self.sink.note(went.said)
             self.sink.note(f"{went.advice}; {draw_curves(metrics, output)}")
 
