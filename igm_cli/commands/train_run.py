@@ -225,7 +225,8 @@ class Training:
             f"would train on {self.data.told(samples)} for {counted(config.steps, 'step')} of {seconds:.2g} s in {shown}, "
             f"which takes {span(whole, whole)}{taken}{first}, and gives a model for {self.use}; twelve are drawn in {picture}"
         )
-        if config.calibration and not (self.text_to_image or self.known):
+        calibrates = config.calibration and not (self.text_to_image or self.known)
+        if calibrates and self.data.validation(1) is not None:
             self.sink.note(
                 f"then the model is calibrated on up to {counted(config.calibration, 'image')}; --set calibration=0 leaves that out"
             )
