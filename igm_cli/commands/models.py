@@ -13,6 +13,7 @@ from igm_cli.commands.model_card import card
 from igm_cli.core.files import DESCRIPTION, read_json
 from igm_cli.errors import InputError
 from igm_cli.output import Output
+from igm_cli.plugins import registry
 
 
 def models(
@@ -36,9 +37,11 @@ def models(
     entries = [entry(name, source, path) for source, paths in found.items() for name, path in paths.items()]
     for each in entries:
         sink.result(each)
-    rows = []
+    parsers, rows = {listing.name for listing in registry.listings("concepts")}, []
     for each in entries:
         state = "calibrated" if each["calibrated"] else "" if each["problem"] else "not calibrated"
+        if each["concepts"] and each["concepts"] not in parsers:
+            state = "needs plugin"
         size = f"{each['size_mb']:.1f} MB"
         rows.append([each["name"], each["source"], each["concepts"] or "damaged", size, state])
     sink.table("", ["model", "from", "concepts", "size", "confidence"], rows)

@@ -333,6 +333,7 @@ def model_spec(
     """Returns the specification of the model to train, with the data as its provenance."""
     from igm_cli.core.checkpoint import ModelSpec
     from igm_cli.core.noise_schedule import ScheduleConfig
+    from igm_cli.plugins.registry import package_of
 
     preset.settings(parser.space)
     architecture, composition, options = preset.architecture()
@@ -345,6 +346,11 @@ def model_spec(
         )
     tells_apart = config.contrast or config.reading_steps
     sources = sorted({"given" if part.data_root == "given" else "built-in" for part in parts}, reverse=True)
+    plugins = {
+        "concepts": package_of("concepts", parser.name),
+        "datasets": package_of("datasets", adapter.name),
+    }
+    plugins = {kind: package for kind, package in plugins.items() if package}
     licences = {"given": adapter.licence, "built-in": getattr(adapter, "own_licence", adapter.licence)}
     return ModelSpec(
         architecture=architecture,
@@ -366,6 +372,7 @@ def model_spec(
             **({"contrast": config.contrast} if config.contrast else {}),
             **({"discriminative": True} if tells_apart else {}),
             **({"crops": preset.crops} if crops else {}),
+            **({"plugins": plugins} if plugins else {}),
             "licence": "; ".join(dict.fromkeys(licences[source] for source in sources)),
             **preset.info,
         },
