@@ -13,7 +13,6 @@ from igm_cli.commands.model_card import card
 from igm_cli.core.files import DESCRIPTION, read_json
 from igm_cli.errors import InputError
 from igm_cli.output import Output
-from igm_cli.plugins import registry
 
 
 def models(
@@ -27,6 +26,8 @@ def models(
 
     JSON lines follow the schema igm.models/1.
     """
+    from igm_cli.plugins import registry
+
     sink = Output(as_json=as_json)
     if model is not None:
         if as_json:

@@ -26,7 +26,7 @@ from igm_cli.core.files import DESCRIPTION, read_json
 from igm_cli.core.models import TEXT_TO_IMAGE
 from igm_cli.core.training.batches import Samples
 from igm_cli.core.training.objectives import Companion
-from igm_cli.core.training.run import Validate, fresh_model, measure, train
+from igm_cli.core.training.run import fresh_model, measure, train
 from igm_cli.core.training.state import SAMPLES, RunRecord, describe_run
 from igm_cli.errors import InputError, PluginError, UsageError, cause, counted, need
 from igm_cli.evaluation import Evaluation, in_words, keep_calibration
@@ -183,7 +183,7 @@ class Training:
             if place.dry_run:
                 self._show(samples, model, beside)
                 return None
-            validate: Validate | None = self._validation()
+            validation = self._validation()
             steps = counted(self.config.steps, "step")
             self.sink.note(
                 f"training on {self.data.told(samples)} for {steps} in {place.output}, a model for {self.use}"
@@ -191,8 +191,7 @@ class Training:
             self.told["images"] = len(samples)
             watch = Watch(self.sink, self.config.steps, progress)
             stop = begun.enter_context(finishing())
-            if validate:
-                validate = partial(validate, progress=progress, stop=stop)
+            validate = partial(validation, progress=progress, stop=stop) if validation else None
             ended = train(
                 self.spec, samples, self.config, place.output, data=self.told, report=watch,
                 validate=validate, device_is_cpu=on_cpu, init=place.init, model=model, companions=beside,
