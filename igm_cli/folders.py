@@ -211,13 +211,16 @@ def expand_inputs(
 
     Raises:
         InputError: If a folder or a pattern yields nothing, or there is no input at all.
-        UsageError: If a video is named where ``suffixes`` has none.
+        UsageError: If a video is named where ``suffixes`` has none, or something else than a path where only these are read.
     """
     found: dict[str, Source] = {}
     for text in inputs:
-        if anywhere and (text == STDIN or ADDRESS.match(text)):
-            found.setdefault(text, Source(text, None))
-            continue
+        if text == STDIN or ADDRESS.match(text):
+            if anywhere:
+                found.setdefault(text, Source(text, None))
+                continue
+            if not Path(text).exists():
+                raise UsageError(f"{text} names no {noun}; save what comes from there, and name the file")
         if not text.strip():
             raise InputError(f"a path is empty; name a file, a folder or a pattern of {noun}s")
         if "\0" in text:

@@ -242,9 +242,10 @@ def _parser_of(spec: ModelSpec, folder: Path, asked: ConceptParser | None) -> Co
         )
     installed = [listing.name for listing in registry.listings("concepts")]
     if not asked and ":" not in spec.concepts and spec.concepts not in installed:
+        package = registry.package_said(spec.info, "concepts")
         raise PluginError(
             f"the model {name_of(folder)!r} needs the concept parser {spec.concepts!r}, of a plugin that is not installed; "
-            "install that plugin"
+            f"install {f'the package {package}, which has it' if package else 'that plugin'}"
         )
     parser = asked or registry.concept_parser(spec.concepts)
     parser = registry.configured(parser, spec.concept_options)

@@ -24,6 +24,7 @@ from PIL import Image
 
 import igm_cli
 from igm_cli import app
+from igm_cli.core.checkpoint import add_to_description
 from igm_cli.output import Output
 from igm_cli.session import ImageSession
 
@@ -232,9 +233,13 @@ def test_a_model_of_a_plugin_that_is_not_here(here: Here, tiny_model: Path, tmp_
     told = (model / "igm.json").read_text()
     (model / "igm.json").write_text(told.replace('"concepts": "pos"', '"concepts": "gauges"'))
     done = here("invert", "a.png", "--model", model)
-    assert done.code == 5
+    assert done.code == here("ui", "--model", model, "--host", "no name").code == 5
     says = "igm: the model 'mine' needs the concept parser 'gauges', of a plugin that is not installed; install"
-    assert one_sentence(done.err).startswith(says)
+    assert one_sentence(done.err) == f"{says} that plugin"
+    for name, way_out in (("igm-gauges", "the package igm-gauges, which has it"), ("-r x; rm", "that plugin")):
+        add_to_description(model, {"plugins": {"concepts": name}})
+        assert one_sentence(here("invert", "a.png", "--model", model).err) == f"{says} {way_out}"
+        assert (f"pip install igm-cli {name}\n" in here("models", model).out) == (name == "igm-gauges")
 
 
 def test_invert_json(igm: Igm, tiny_model: Path, pictures: Path) -> None:

@@ -272,6 +272,11 @@ def test_several_files_of_which_some_are_bad(here: Here, folder: Path) -> None:
         (["decompose", "{f}/one.npy", "--codebooks", "{f}/single/books.safetensors"], 3, "nothing to choose"),
         (["decompose", "{f}/one.npy", "{b}", "--binding", "fhrr"], 3, "cannot be real"),
         (["decompose", "{f}/missing.npy", "{b}"], 3, "does not exist"),
+        (
+            ["decompose", "-", "{b}"],
+            2,
+            "igm: - names no file of vectors; save what comes from there, and name the file",
+        ),
         (["decompose", "{f}/photo.png", "{b}"], 3, "give a .npy, .npz or .safetensors file"),
         (["decompose", "{f}/pickled.npy", "{b}"], 3, "a pickle, which could run any code"),
         (["decompose", "{f}/short.npy", "{b}"], 3, "dimension 100, the codebooks 512"),

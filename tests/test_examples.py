@@ -13,6 +13,8 @@ import pytest
 from conftest import ROOT, Igm
 from PIL import Image
 
+from igm_cli.commands.model_card import card
+
 EXAMPLES = ROOT / "examples"
 
 
@@ -69,6 +71,8 @@ def test_the_example_trains_and_inverts(igm: Igm, tmp_path: Path) -> None:
     assert [each.returncode for each in done] == [0, 0, 0, 3, 0, 0, 0, 0, 2], done
     description = json.loads((tmp_path / "run/igm.json").read_text())
     assert description["concepts"] == "stars"
+    assert description["info"]["plugins"] == {"concepts": "igm-dots", "datasets": "igm-dots"}
+    assert "pip install igm-cli igm-dots\n" in card(tmp_path / "run", "hf:me/stars")
     line = json.loads(done[1].stdout)
     assert line["concepts"] == "stars"
     assert {*line["items"][0]} == {"x", "y", "confidence"}

@@ -172,6 +172,10 @@ class Data:
          r"returned a tensor \[1, 2\], not a tensor \[1, 4\]"),
         ("def right(self, p, t): return super().right(p, t)[:, :1]",
          lambda p: p.right(p.parse({}, None), p.parse({}, None)), r"a tensor \[1, 1\], not a tensor \[1, 2\]: whether each"),
+        ("def score(self, p, t): return {'k_exact': torch.tensor(1.0)}", lambda p: p.score(None, None),
+         r"its score returned a tensor \[\] as 'k_exact', not a number"),
+        ("def score(self, p, t): return {'good': None, 'k_exact': 'yes'}", lambda p: p.score(None, None),
+         "its score returned str yes as 'k_exact', not a number"),
         ("def decode(self, c, f): return [{'x': c[9]}]", lambda p: p.decode(p.parse({}, None), None),
          r"fails in decode \(IndexError: .*, in line \d+ of mistaken_\w+.py\)"),
     ],
@@ -195,6 +199,10 @@ def test_mistakes_of_datasets_are_told_and_those_of_users_are_theirs(site: Path)
         "    def load(self, *a, **k):\n"
         "        import datasets\n"
         "        return super().load(*a, **k).cast_column('image', datasets.Image(decode=False))\n"
+        "class Paths(Data):\n"
+        "    def load(self, *a, **k):\n"
+        "        import datasets\n"
+        "        return datasets.Dataset.from_list([{'image': 'a.png'}])\n"
         "class Deep(Data):\n"
         "    image_size = (8, 8, 3)\n"
         "class Low(Good):\n"
@@ -209,8 +217,11 @@ def test_mistakes_of_datasets_are_told_and_those_of_users_are_theirs(site: Path)
         load("datasets", "Data").load("train", mots=2)
     with pytest.raises(PluginError, match="a dataset without a column 'image'; it has picture"):
         load("datasets", "Unnamed").load("train")
-    with pytest.raises(PluginError, match=r"images that are not decoded; cast .* datasets.Image\(\)"):
-        load("datasets", "Undecoded").load("train")
+    for name, kind in (("Undecoded", "dict"), ("Paths", "str")):
+        with pytest.raises(
+            PluginError, match=rf"images that are not decoded \({kind}\); cast .* datasets.Image\(\)"
+        ):
+            load("datasets", name).load("train")
     with pytest.raises(PluginError, match=r"image_size is tuple \(8, 8, 3\), not \(width, height\)"):
         assert load("datasets", "Deep").image_size
     with pytest.raises(

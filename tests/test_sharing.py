@@ -228,7 +228,11 @@ def test_models_here_and_their_state(call: Here, tiny_model: Path) -> None:
     assert "must hold a JSON object" in records["runs/bad"]["problem"] and not records["runs/bad"]["concepts"]
     code, out, _ = call("models", "runs/good")
     assert code == 0 and "igm invert image.png --model runs/good" in out
-    assert "damaged: runs/bad/igm.json must hold" in call("models")[1]
+    told = Path("runs/good/igm.json").read_text()
+    Path("runs/good/igm.json").write_text(told.replace('"concepts": "pos"', '"concepts": "gauges"'))
+    shown = call("models")[1]
+    assert "damaged: runs/bad/igm.json must hold" in shown
+    assert re.search(r"runs/good\W+local\W+gauges\W+[\d.]+ MB\W+needs plugin", shown)
 
 
 @pytest.mark.parametrize("name", bundled())

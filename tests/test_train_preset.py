@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from conftest import ROOT, Here
 
 from igm_cli.commands.options import parse_settings
 from igm_cli.commands.train_preset import Recipe, data_parts, model_spec, read_preset
@@ -60,6 +61,27 @@ def test_data_is_taken_whole_and_files_extend_presets(tmp_path: Path) -> None:
     preset = read_preset(stars, str(mine))
     assert preset["train"] == {"steps": 500, "batch_size": 2}
     assert preset["data"] == [{"data_root": "builtin", "seed": 3}]
+
+
+def test_options_of_another_architecture_are_not_inherited(tmp_path: Path, here: Here) -> None:
+    """A preset of two lines said: unknown model option 'patch', which stands in the one that it extends."""
+    text = re.search(r"^  ```toml\n(.*?)^  ```", (ROOT / "docs/plugins.md").read_text(), re.M | re.S)
+    assert text
+    (tmp_path / "unet.toml").write_text(text[1])
+    stars = dataset(tmp_path, default="[model]\npatch = 2\n[inference]\ndraws = 4\n")
+    tables = read_preset(stars, str(tmp_path / "unet.toml"))
+    assert tables["inference"] == {"grid": [8, 8, 4], "draws": 4}
+    Recipe("unet", tables).preset().check()
+    (tmp_path / "same.toml").write_text(
+        'extends = "default"\nmodel = {architecture = "factored", blocks = 1}\n'
+    )
+    kept = read_preset(stars, str(tmp_path / "same.toml"))["model"]
+    assert kept == {"architecture": "factored", "patch": 2, "blocks": 1}
+    given = ("model.architecture=unet", "model.channels=[16,32]", "data.size=1")
+    words = [word for each in given for word in ("--set", each)]
+    code, _, err = here("train", "clevr", "--dry-run", "-o", tmp_path / "run", *words)
+    says = "channels (16, 32) must be divisible by head_dim (32) and groups (32)"
+    assert code == 3 and says in err and "patch" not in err
 
 
 @pytest.mark.parametrize(

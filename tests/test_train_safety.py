@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from test_cli import TINY_PRESET
 from test_training import CONFIG, SPEC, Spots, run, stop
 
 from igm_cli.commands.train_preset import Recipe
 from igm_cli.commands.train_run import Place, Training
+from igm_cli.commands.train_validation import Validation
 from igm_cli.core.checkpoint import load_checkpoint, read_spec, save_checkpoint
 from igm_cli.core.files import exclusive
 from igm_cli.core.training.run import train
@@ -89,6 +93,42 @@ def test_a_validation_that_fails_at_the_end_loses_no_step(tmp_path):
         run(tmp_path, replace(CONFIG, checkpoint_every=100, picture_every=100), validate=lambda *_: 1 / 0)
     assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == CONFIG.steps
     assert load_checkpoint(tmp_path).spec.info["steps"] == CONFIG.steps
+
+
+def test_a_stop_during_a_validation_loses_no_step_and_the_next_call_validates(tmp_path):
+    config, seen = replace(CONFIG, checkpoint_every=100, picture_every=3), []
+
+    def validate(step, denoiser):
+        assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == step, (
+            "saved before, as it may be killed"
+        )
+        seen.append(step)
+        return ({"right": 0.5}, {}) if len(seen) > 1 else None
+
+    run(tmp_path, config, validate=validate, stop=lambda: len(seen) == 1)
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 3
+    run(tmp_path, config, validate=validate)
+    assert seen == [3, 3, 6]
+    metrics = RunRecord(tmp_path, {}).metrics()
+    assert [line["step"] for line in metrics if "right" in line] == [3, 6]
+
+
+def test_a_stop_during_the_last_validation_ends_before_the_calibration(here, tmp_path, monkeypatch):
+    """The same command then validates, and only then calls the run finished."""
+    small = "--preset tiny.toml --limit 2 --device cpu -o run --set picture_every=2 --set calibration=1"
+    (tmp_path / "tiny.toml").write_text(TINY_PRESET)
+    call = f"train clevr --steps 2 {small}".split()
+    monkeypatch.setattr("igm_cli.commands.train_run.COUNT", 1)  # images validated
+    monkeypatch.setattr("igm_cli.commands.train_run.draw_curves", lambda *_: "no curves")
+    with monkeypatch.context() as patch:
+        patch.setattr(Validation, "_invert", lambda *_: os.kill(os.getpid(), signal.SIGTERM) or ({}, []))
+        code, _, err = here(*call, cwd=tmp_path)
+    says = "igm: interrupted; step 2 of 2 is saved in run, and the same command continues from there"
+    assert code == 143 and err.splitlines()[-1] == says and "calibrated" not in err
+    code, _, err = here(*call)
+    assert code == 0 and "already holds" not in err
+    assert [line["step"] for line in RunRecord(tmp_path / "run", {}).metrics()] == [1, 2, 2]
+    assert "already holds all 2 steps" in here(*call).err
 
 
 def test_what_differs_in_the_data_of_a_run_is_named(tmp_path):

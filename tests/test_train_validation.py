@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from conftest import Here
 from PIL import Image
+from test_cli import TINY_PRESET
 
 from igm_cli.commands import train_validation
 from igm_cli.commands.train_validation import Validation
 from igm_cli.core.checkpoint import load_checkpoint
 from igm_cli.core.types import Inversion
 from igm_cli.errors import PluginError
+from igm_cli.plugins.clevr.adapter import Clevr
 from igm_cli.plugins.positions import Positions
 from igm_cli.plugins.registry import concept_parser
 
@@ -46,13 +50,23 @@ def test_pictures_and_figures(tiny_model: Path, tmp_path: Path, monkeypatch: pyt
             patch.setattr(Positions, name, lambda *_: 1 / 0)
             Validation(data, parser, model.spec, tmp_path)  # a parser that fails is found before training
     shown = Validation(data, parser, model.spec, tmp_path)
-    given = iter([{"some": 1.0}, {"some": None}, {"some": 4.0}, {}, {"some": math.nan}])
+    parser_scores = [{"some": 1.0}, {"some": None}, {"some": 4.0}, {}, {"some": math.nan}]
+    given = iter(parser_scores)
     monkeypatch.setattr(Positions, "score", lambda *_: {"objects": 3.0, **next(given)})
     network = model.denoiser
     assert isinstance(network, torch.nn.Module)
     network.train()
-    scores, pictures = shown(7, network)
-    assert network.training
+    told: list[tuple[str, int, int]] = []
+    assert (
+        shown(6, network, stop=lambda: len(asked) > 1) is None
+    )  # a signal comes while the first image is inverted
+    assert network.training and asked == [1, None] and not (tmp_path / "pictures").exists()
+    asked.clear()
+    given = iter(parser_scores)
+    seen = shown(7, network, progress=lambda *what: told.append(what))
+    assert seen and network.training
+    scores, pictures = seen
+    assert told[0] == ("validation images", 0, 5) and told[-1] == ("validation images", 5, 5)
     assert asked == [1, None, 2, None, 3, None, 4, None, 5, None]
     # The model estimates three at most, so the images of four and five are always miscounted.
     assert scores["validation/k_exact"] <= 0.6
@@ -69,3 +83,38 @@ def test_pictures_and_figures(tiny_model: Path, tmp_path: Path, monkeypatch: pyt
         sample = sheet.crop((corner[0], corner[1] + 250, corner[0] + 240, corner[1] + 480))
         assert len(sample.getcolors(maxcolors=1 << 20) or []) > 100
     assert Image.open(tmp_path / "pictures/inversion-0000007.png").size == (960, 320)
+
+
+def test_a_validation_split_without_images_is_none(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Clevr.load
+
+    def load(self: Clevr, split: str, **options: Any) -> Any:
+        rows = whole(self, split, **options)
+        return rows.select([]) if split == "val" else rows
+
+    monkeypatch.setattr(Clevr, "load", load)
+    monkeypatch.setattr("igm_cli.commands.train_run.draw_curves", lambda *_: "no curves")
+    (tmp_path / "tiny.toml").write_text(TINY_PRESET)
+    call = [
+        "train",
+        "clevr",
+        "--preset",
+        "tiny.toml",
+        "--limit",
+        "2",
+        "--steps",
+        "1",
+        "--device",
+        "cpu",
+        "--set",
+        "calibration=16",
+        "-o",
+        "run",
+    ]
+    says = "training goes on without validation and calibration: clevr has no images in val\n"
+    tried = here(*call, "--dry-run", cwd=tmp_path)
+    assert tried.code == 0 and says in tried.err and "then the model is calibrated" not in tried.err
+    done = here(*call)
+    assert done.code == 0 and says in done.err and "the model is not calibrated (" in done.err

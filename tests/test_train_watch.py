@@ -54,6 +54,15 @@ def test_crops_are_not_taken_for_images():
     )
 
 
+def test_counts_of_before_the_calibration_are_not_told():
+    metrics = curve(0.5, 0.4, 0.3, 0.3, 0.3, right=0.9, k_exact=0.0)
+    went = how_it_went(metrics, 50, recounts=True)
+    assert went.said.endswith(
+        "90 % of the concepts in the first validation images, 8 at most, are found when their number is given"
+    )
+    assert went.advice == "it went well"
+
+
 def test_a_training_that_ended_in_its_warm_up_is_to_be_longer():
     went = how_it_went(curve(0.4), 60, 200)
     assert went.said == "the loss is 0.4000" and "within its 200 steps of warm-up" in went.advice

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +24,7 @@ from PIL import Image, ImageOps
 from test_cli import one_sentence
 
 from igm_cli.bundled import names_pipeline
-from igm_cli.commands.ui import is_local, require_free
+from igm_cli.commands.ui import is_local, require_free, serve
 from igm_cli.commands.ui_page import Workbench
 from igm_cli.errors import OutputError
 
@@ -112,6 +114,22 @@ def test_what_the_command_refuses(igm: Igm) -> None:
     ):
         done = igm("ui", "--no-browser", *arguments)
         assert done.returncode == code and says in one_sentence(done.stderr), done.stderr
+
+
+def test_a_port_that_is_taken_just_now_is_told_in_our_words(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def launch(**_: Any) -> None:
+        logging.getLogger("uvicorn.error").error(OSError(98, "address already in use"))
+        raise OSError("Cannot find empty port in range: 7860-7860. You can set GRADIO_SERVER_PORT.")
+
+    monkeypatch.setitem(sys.modules, "gradio", SimpleNamespace(themes=SimpleNamespace(Default=dict)))
+    with pytest.raises(OutputError) as caught:
+        serve(SimpleNamespace(launch=launch), "127.0.0.1", 7860, browser=False)
+    assert str(caught.value) == (
+        "the page cannot be served at port 7860 of 127.0.0.1: address already in use; choose another --port or --host"
+    )
+    assert not caplog.records
 
 
 def test_which_addresses_are_of_this_machine_alone() -> None:

@@ -19,6 +19,7 @@ LICENCES = (
 
 TOLD = {
     "dataset": "dataset plugin",
+    "plugins": "packages of its plugins",
     "data": "data",
     "images": "images",
     "training": "training",
@@ -100,6 +101,8 @@ def _summary(concepts: str) -> str:
 
 
 def _usage(folder: Path, name: str, known: Mapping[str, Any]) -> str:
+    from igm_cli.plugins.registry import package_said
+
     pipeline = is_pipeline(folder)
     if companions := known.get("info", {}).get("with"):
         every = [*companions, name]
@@ -110,7 +113,9 @@ def _usage(folder: Path, name: str, known: Mapping[str, Any]) -> str:
         if not pipeline and known["space"].get("kind") != "categorical":
             commands += [f"igm estimate-k image.png --model {name}"]
         python = f'result = igm.load("{name}").invert("image.png")\nprint(result.items)'
-    lines = "\n".join(["pip install " + ("'igm-cli[text]'" if pipeline else "igm-cli"), *commands])
+    plugin = package_said(known.get("info") or {}, "concepts")
+    igm = "'igm-cli[text]'" if pipeline else "igm-cli"
+    lines = "\n".join([f"pip install {igm} {plugin}".rstrip(), *commands])
     return f"```sh\n{lines}\n```\n\n```python\nimport igm_cli as igm\n\n{python}\n```"
 
 

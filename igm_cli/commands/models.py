@@ -26,6 +26,8 @@ def models(
 
     JSON lines follow the schema igm.models/1.
     """
+    from igm_cli.plugins import registry
+
     sink = Output(as_json=as_json)
     if model is not None:
         if as_json:
@@ -36,9 +38,11 @@ def models(
     entries = [entry(name, source, path) for source, paths in found.items() for name, path in paths.items()]
     for each in entries:
         sink.result(each)
-    rows = []
+    parsers, rows = {listing.name for listing in registry.listings("concepts")}, []
     for each in entries:
         state = "calibrated" if each["calibrated"] else "" if each["problem"] else "not calibrated"
+        if each["concepts"] and each["concepts"] not in parsers:
+            state = "needs plugin"
         size = f"{each['size_mb']:.1f} MB"
         rows.append([each["name"], each["source"], each["concepts"] or "damaged", size, state])
     sink.table("", ["model", "from", "concepts", "size", "confidence"], rows)

@@ -88,7 +88,7 @@ def train(
     tensorboard logs.  To use several processes or machines: accelerate launch -m igm_cli train ...
     """
     from igm_cli.bundled import resolve_model
-    from igm_cli.commands.train_preset import Recipe, presets, read_preset
+    from igm_cli.commands.train_preset import Recipe, over, presets, read_preset
     from igm_cli.plugins import registry
 
     sink = Output.of_process(as_json=False)
@@ -115,6 +115,8 @@ def train(
     parser = registry.concept_parser(concepts or its_own, typed=concepts is not None or named is None)
     if parser.name != its_own:
         tables.pop("concepts", None)  # options of another parser
+    if "model.architecture" in given:
+        tables["model"] = over(tables.get("model"), {"architecture": given["model.architecture"]})
     recipe = Recipe(preset, tables, given)
     plan = recipe.preset()
     plan.check()

@@ -118,15 +118,19 @@ class TrainingData:
         return loaded[0] if len(loaded) == 1 else JoinedSamples(loaded)
 
     def validation(self, count: int) -> datasets.Dataset | None:
-        """Returns a few images of the second split; None if the given folder has only one split."""
+        """Returns a few images of the second split; None, which is noted, if there are none in it or in the given folder."""
         part = replace(self.parts[0], split=validation_split(self.adapter), limit=count)
         try:
-            return part.load(self.adapter, self.root, None, self.note)
+            found = part.load(self.adapter, self.root, None, self.note)
+            if len(found):
+                return found
+            why = f"{self.adapter.name} has no images in {part.split}"
         except InputError as error:
             if part.data_root == "builtin":
                 raise
-            self.note(f"training goes on without validation: {error}")
-            return None
+            why = str(error)
+        self.note(f"training goes on without validation and calibration: {why}")
+        return None
 
     def doubts(self, samples: Samples, parser: ConceptParser) -> Iterator[str]:
         """Yields what looks wrong in the first samples."""

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     )
     from igm_cli.plugins.crops import Crops
 
+ARCHITECTURE = "factored"
+"""The architecture of a preset that names none."""
+
 
 @validated("option of [[data]]")
 class DataPart:
@@ -120,7 +123,7 @@ class Preset:
 
     def architecture(self) -> tuple[str, Composition, dict[str, Any]]:
         """Returns the architecture, how its predictions compose, and its options."""
-        options = {"architecture": "factored", "composition": "sum", **self.model}
+        options = {"architecture": ARCHITECTURE, "composition": "sum", **self.model}
         return options.pop("architecture"), options.pop("composition"), options
 
     def config(self) -> TrainConfig:
@@ -151,7 +154,7 @@ def read_preset(adapter: DatasetAdapter, preset: str, *, extended_by: tuple[str,
     """Returns the tables of a dataset's preset, named, or of a TOML file; a dataset without presets has an empty one.
 
     ``extends = "NAME"`` at the top of a preset starts from another one, whose tables are changed key by key, except that
-    ``[[data]]`` is replaced whole.  ``parser = "NAME"`` names a concept parser other than the dataset's; then the other
+    ``[[data]]`` is replaced whole, and ``[model]`` by one of another architecture.  ``parser = "NAME"`` names a concept parser other than the dataset's; then the other
     preset's ``[concepts]`` are not used.
     """
     tables = _load(adapter, preset)
@@ -165,10 +168,15 @@ def read_preset(adapter: DatasetAdapter, preset: str, *, extended_by: tuple[str,
     merged = read_preset(adapter, base, extended_by=seen)
     if tables.get("parser", merged.get("parser")) != merged.get("parser"):
         merged.pop("concepts", None)
-    for name, table in tables.items():
-        known = merged.get(name)
-        merged[name] = {**known, **table} if isinstance(known, dict) and isinstance(table, dict) else table
-    return merged
+    return merged | {name: over(merged.get(name), table) for name, table in tables.items()}
+
+
+def over(known: Any, table: Any) -> Any:
+    """Returns a preset's table changed by another one, or that one if it is about another architecture."""
+    if not (isinstance(known, dict) and isinstance(table, dict)):
+        return table
+    architecture = known.get("architecture", ARCHITECTURE)
+    return {**known, **table} if table.get("architecture", architecture) == architecture else table
 
 
 def _load(adapter: DatasetAdapter, preset: str) -> dict[str, Any]:
@@ -333,6 +341,7 @@ def model_spec(
     """Returns the specification of the model to train, with the data as its provenance."""
     from igm_cli.core.checkpoint import ModelSpec
     from igm_cli.core.noise_schedule import ScheduleConfig
+    from igm_cli.plugins.registry import package_of
 
     preset.settings(parser.space)
     architecture, composition, options = preset.architecture()
@@ -345,6 +354,11 @@ def model_spec(
         )
     tells_apart = config.contrast or config.reading_steps
     sources = sorted({"given" if part.data_root == "given" else "built-in" for part in parts}, reverse=True)
+    plugins = {
+        "concepts": package_of("concepts", parser.name),
+        "datasets": package_of("datasets", adapter.name),
+    }
+    plugins = {kind: package for kind, package in plugins.items() if package}
     licences = {"given": adapter.licence, "built-in": getattr(adapter, "own_licence", adapter.licence)}
     return ModelSpec(
         architecture=architecture,
@@ -366,6 +380,7 @@ def model_spec(
             **({"contrast": config.contrast} if config.contrast else {}),
             **({"discriminative": True} if tells_apart else {}),
             **({"crops": preset.crops} if crops else {}),
+            **({"plugins": plugins} if plugins else {}),
             "licence": "; ".join(dict.fromkeys(licences[source] for source in sources)),
             **preset.info,
         },

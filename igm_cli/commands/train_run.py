@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,8 @@ class Training:
         """Trains, unless the folder holds the finished run, and reports how it went and how to use the model."""
         output, steps, main = self.place.output, self.config.steps, process_rank()[0] == 0
         if not self.place.dry_run:
-            if held := self.record.held(steps, self.spec):
+            held = self.record.held(steps, self.spec)
+            if held and not self._unseen(held):
                 every = "all " if held == steps else ""
                 more = ", or continue with more --steps" if self.record.has_state else ""
                 self.sink.note(
@@ -127,34 +128,37 @@ class Training:
             self.record.refuse_other_run()
             self.record.refuse_lost_state()
         ended = self._train()
-        if ended is None:
-            return
-        if ended < steps:
-            raise Interrupted(
-                received() or signal.SIGINT,
-                f"step {ended} of {steps} is saved in {output}, and the same command continues from there",
-            )
-        if main:
+        if ended and main:
             self._conclude(ended)
             self.sink.note(f"done; use it with: {self.use}")
 
+    def _unseen(self, held: int) -> bool:
+        """Returns whether the run was ended after its last step and before the validation that belongs to it."""
+        if not (self.config.picture_every and self.record.has_state and self.record.metrics()):
+            return False
+        told = read_json(self.place.output / DESCRIPTION).get("info", {})
+        return "outcome" not in told and not self.record.validated(held)
+
     def _conclude(self, steps: int) -> None:
-        """Keeps with the model how its training went, calibrates it and says so, as far as that has yet to be done."""
+        """Calibrates the model, keeps with it how its training went and says so, as far as that has yet to be done."""
         output = self.place.output
         with _saved_whole(output):
-            told = "outcome" in read_json(output / DESCRIPTION).get("info", {})
-            if told or not (metrics := self.record.metrics()):
-                self._calibrate()
-                return
-            cut = self.preset.cut() is not None
-            went = how_it_went(metrics, steps, self.config.warmup, cut=cut)
-            add_to_description(output, {"outcome": went.said, "not_learned": went.not_learned})
             self._calibrate()
+            known = read_json(output / DESCRIPTION)
+            if "outcome" in known.get("info", {}) or not (metrics := self.record.metrics()):
+                return
+            how = {"cut": self.preset.cut() is not None, "recounts": "typical" in known.get("inference", {})}
+            went = how_it_went(metrics, steps, self.config.warmup, **how)
+            add_to_description(output, {"outcome": went.said, "not_learned": went.not_learned})
             self.sink.note(went.said)
             self.sink.note(f"{went.advice}; {draw_curves(metrics, output)}")
 
     def _train(self) -> int | None:
-        """Loads the data and trains; returns the last step, None for a dry run."""
+        """Loads the data and trains; returns the last step, None for a dry run.
+
+        Raises:
+            Interrupted: If a signal ended it.
+        """
         place, on_cpu = self.place, self.device.type == "cpu"
         model = fresh_model(self.spec, self.config.seed, place.init)
         if on_cpu:
@@ -179,7 +183,7 @@ class Training:
             if place.dry_run:
                 self._show(samples, model, beside)
                 return None
-            validate = self._validation()
+            validation = self._validation()
             steps = counted(self.config.steps, "step")
             self.sink.note(
                 f"training on {self.data.told(samples)} for {steps} in {place.output}, a model for {self.use}"
@@ -187,11 +191,18 @@ class Training:
             self.told["images"] = len(samples)
             watch = Watch(self.sink, self.config.steps, progress)
             stop = begun.enter_context(finishing())
-            return train(
+            validate = partial(validation, progress=progress, stop=stop) if validation else None
+            ended = train(
                 self.spec, samples, self.config, place.output, data=self.told, report=watch,
                 validate=validate, device_is_cpu=on_cpu, init=place.init, model=model, companions=beside,
                 note=self.sink.note, stop=stop, trackers=place.trackers,
             )  # fmt: skip
+            if stop() or ended < self.config.steps:
+                raise Interrupted(
+                    received() or signal.SIGINT,
+                    f"step {ended} of {self.config.steps} is saved in {place.output}, and the same command continues from there",
+                )
+            return ended
 
     def _show(self, samples: Samples, model: nn.Module, beside: Sequence[Companion]) -> None:
         """Prints every setting, draws twelve samples, and tries a few steps; nothing else is written."""
@@ -213,7 +224,8 @@ class Training:
             f"would train on {self.data.told(samples)} for {counted(config.steps, 'step')} of {seconds:.2g} s in {shown}, "
             f"which takes {span(whole, whole)}{taken}{first}, and gives a model for {self.use}; twelve are drawn in {picture}"
         )
-        if config.calibration and not (self.text_to_image or self.known):
+        calibrates = config.calibration and not (self.text_to_image or self.known)
+        if calibrates and self.data.validation(1) is not None:
             self.sink.note(
                 f"then the model is calibrated on up to {counted(config.calibration, 'image')}; --set calibration=0 leaves that out"
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -23,7 +23,7 @@ from igm_cli.core.training.batches import as_floats
 from igm_cli.core.types import InversionSettings
 from igm_cli.evaluation import draw_found, found_right
 from igm_cli.imaging import Frame, from_model, to_model, to_rgb
-from igm_cli.plugins.base import ConceptParser
+from igm_cli.plugins.base import ConceptParser, Progress
 from igm_cli.plugins.crops import Crops, CropSamples
 from igm_cli.plugins.samples import pad
 
@@ -55,20 +55,36 @@ class Validation:
             if hasattr(parser, "right"):
                 found_right(parser, truth, truth)
 
-    def __call__(self, step: int, denoiser: nn.Module) -> tuple[Mapping[str, float], Mapping[str, Tensor]]:
-        """Inverts the images and samples from their concepts; writes two pictures and returns them with the mean scores."""
+    def __call__(
+        self,
+        step: int,
+        denoiser: nn.Module,
+        *,
+        progress: Progress = lambda what, done, total: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> tuple[Mapping[str, float], Mapping[str, Tensor]] | None:
+        """Inverts the images and samples from their concepts; writes two pictures and returns them with the mean scores.
+
+        It asks before every image whether to ``stop``, and then returns None.
+        """
         training = denoiser.training
         denoiser.eval()
-        scores, drawn = self._invert(denoiser)
-        sheets = {"inversion": sheet(drawn), "samples": sheet(self._sample(denoiser))}
+        try:
+            scores, drawn = self._invert(denoiser, progress, stop)
+            if stop():
+                return None
+            sheets = {"inversion": sheet(drawn), "samples": sheet(self._sample(denoiser))}
+        finally:
+            denoiser.train(training)
         for name, picture in sheets.items():
             save_picture(picture, self.folder / "pictures" / f"{name}-{step:07d}.png")
-        denoiser.train(training)
         figures = {f"validation/{name}": value for name, value in scores.items()}
         pictures = {f"validation/{name}": torch.tensor(np.asarray(each)) for name, each in sheets.items()}
         return figures, pictures
 
-    def _invert(self, denoiser: Any) -> tuple[dict[str, float], list[Image]]:
+    def _invert(
+        self, denoiser: Any, progress: Progress, stop: Callable[[], bool]
+    ) -> tuple[dict[str, float], list[Image]]:
         """Returns mean scores with K given, each over the images that have it, and every image with what was found.
 
         ``right`` is the proportion of concepts found, ``k_exact`` that of images whose estimated K is right.
@@ -78,7 +94,10 @@ class Validation:
         device = next(denoiser.parameters()).device
         scores, drawn = defaultdict[str, list[float]](list), []
         concepts = sum(len(truth) for *_, truth in self.rows)
-        for image, frame, x0, truth in self.rows:
+        for done, (image, frame, x0, truth) in enumerate(self.rows):
+            if stop():
+                break
+            progress("validation images", done, len(self.rows))
             found = invert(denoiser, x0.to(device), settings, k=len(truth), composition=composition)
             figures = self.parser.score(found.concepts, truth)
             if hasattr(self.parser, "right"):
@@ -95,6 +114,7 @@ class Validation:
                 if value is not None and math.isfinite(value):
                     scores[name].append(value)
             drawn.append(draw_found(self.parser, image, frame, found))
+            progress("validation images", done + 1, len(self.rows))
         return {name: fmean(values) for name, values in scores.items()}, drawn
 
     def _sample(self, denoiser: Any) -> list[Image]:

@@ -47,11 +47,17 @@ class Outcome(NamedTuple):
 
 
 def how_it_went(
-    metrics: Sequence[Mapping[str, float]], steps: int, warmup: int = 0, *, cut: bool = False
+    metrics: Sequence[Mapping[str, float]],
+    steps: int,
+    warmup: int = 0,
+    *,
+    cut: bool = False,
+    recounts: bool = False,
 ) -> Outcome:
     """Returns how loss and validation developed, by the lines of metrics.jsonl, and advice about it.
 
-    ``cut`` says that crops were validated, not whole images.
+    ``cut`` says that crops were validated, not whole images; ``recounts`` that the model was calibrated since, so that it counts
+    otherwise.
     """
     losses = [line["loss"] for line in metrics if "loss" in line]
     names = ("right", "place_right", "k_exact")
@@ -76,6 +82,8 @@ def how_it_went(
         said += " when their number is given" if counted is not None else ""
         if placed is not None:
             said += f", {percentage(found, 0)} with every value right"
+    if recounts:
+        counted = None
     if counted is not None:
         said += f", and the number is right for {percentage(counted, 0)} when it is not given"
     if steps <= warmup and last >= first:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 import socket
 import tempfile
@@ -42,6 +43,7 @@ def ui(
     from igm_cli.bundled import bundled, names_pipeline, resolve_model, resolve_pipeline
     from igm_cli.core.device import resolve_device
     from igm_cli.core.models.pipeline_files import find_pipeline
+    from igm_cli.model import open_checkpoint
 
     resolve_device(device)
     given = list(dict.fromkeys(model or ()))
@@ -49,7 +51,7 @@ def ui(
         if names_pipeline(name, None):
             find_pipeline(resolve_pipeline(name)[1], weights=False)
         else:
-            resolve_model(name, None)
+            open_checkpoint(name, None, device)  # which refuses a model whose plugin is missing
     # Where a folder here has the name of a bundled model, this is its path.
     ours = {name: str(folder) if Path(name).exists() else name for name, folder in bundled().items()}
     known = list(dict.fromkeys([*given, ours[resolve_model(None, None).name], *ours.values()]))
@@ -77,6 +79,8 @@ def serve(blocks: Any, host: str, port: int | None, *, browser: bool) -> str:
 
     from igm_cli.imaging import MAX_BYTES
 
+    # A port that another program took just now is told by what is raised, or the next port is taken.
+    logging.getLogger("uvicorn.error").addFilter(lambda record: not isinstance(record.msg, OSError))
     # No fonts come from the net.
     fonts: dict[str, Any] = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}
     try:
@@ -85,10 +89,8 @@ def serve(blocks: Any, host: str, port: int | None, *, browser: bool) -> str:
             prevent_thread_lock=True, theme=gr.themes.Default(**fonts), footer_links=[], run_history=False,
             enable_monitoring=False, mcp_server=False, ssr_mode=False, max_file_size=MAX_BYTES, pwa=False,
         )  # fmt: skip
-    except OSError as error:
-        raise OutputError(
-            f"the page cannot be served at {host}: {cause(error)}; choose another --port or --host"
-        ) from error
+    except OSError as error:  # without a number it is Gradio's, with its own advice
+        raise _unservable(host, port, cause(error) if error.errno else "address already in use") from error
     except ValueError as error:
         raise UsageError(
             f"the page cannot reach itself at {host}, perhaps by a proxy; set NO_PROXY={host}, or choose another --host"
@@ -98,7 +100,6 @@ def serve(blocks: Any, host: str, port: int | None, *, browser: bool) -> str:
 
 def require_free(host: str, port: int | None) -> None:
     """Raises an :class:`OutputError` if an address is in use, not this machine's, or invalid, before anything is loaded."""
-    where = f"port {port} of {host}" if port else host
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as one:
@@ -106,9 +107,12 @@ def require_free(host: str, port: int | None) -> None:
             one.bind(address)
     except (OSError, ValueError) as error:  # ValueError: a name that cannot be one
         why = cause(error) if isinstance(error, OSError) else "it is not the name of a machine"
-        raise OutputError(
-            f"the page cannot be served at {where}: {why}; choose another --port or --host"
-        ) from error
+        raise _unservable(host, port, why) from error
+
+
+def _unservable(host: str, port: int | None, why: str) -> OutputError:
+    where = f"port {port} of {host}" if port else host
+    return OutputError(f"the page cannot be served at {where}: {why}; choose another --port or --host")
 
 
 def is_local(host: str) -> bool:

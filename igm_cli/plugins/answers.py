@@ -50,8 +50,9 @@ def _is_dataset(answer: Any, arguments: Sequence[Any], plugin: Any) -> str:
         return f"returned {_shown(answer)}, not a datasets.Dataset"
     if not {"image", "vector"} & {*answer.column_names}:
         return f"returned a dataset without a column 'image'; it has {', '.join(answer.column_names)}"
-    if not getattr(getattr(answer, "features", {}).get("image"), "decode", True):
-        return "returned images that are not decoded; cast the column to datasets.Image()"
+    if "image" in answer.column_names and len(answer) and not hasattr(image := answer[0]["image"], "convert"):
+        kind = type(image).__name__
+        return f"returned images that are not decoded ({kind}); cast the column to datasets.Image(), or give PIL images"
     return ""
 
 
@@ -99,7 +100,12 @@ def _is_items(answer: Any, arguments: Sequence[Any], plugin: Any) -> str:
 
 
 def _is_scores(answer: Any, arguments: Sequence[Any], plugin: Any) -> str:
-    return _unless(isinstance(answer, Mapping) and not _no_json(answer), "returned", answer, "scores by name")
+    if not isinstance(answer, Mapping) or not all(isinstance(name, str) for name in answer):
+        return f"returned {_shown(answer)}, not scores by name"
+    for name, value in answer.items():
+        if not (value is None or (isinstance(value, int | float) and math.isfinite(value))):
+            return f"returned {_shown(value)} as {name!r}, not a number"
+    return ""
 
 
 def _is_picture(answer: Any, arguments: Sequence[Any], plugin: Any) -> str:

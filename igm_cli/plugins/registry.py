@@ -11,6 +11,7 @@ import functools
 import importlib
 import inspect
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,6 +37,8 @@ _NEEDS = {
 }
 _OF_LOAD = ("data_root", "limit", "seed", "progress", "note")
 """What ``load`` of every dataset takes besides the dataset's own options."""
+
+_DISTRIBUTION = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,60}[A-Za-z0-9])?")
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,19 @@ def load(kind: Kind, name: str, *, typed: bool = False) -> Any:
             f"uninstall one, or name it as package.module:attribute"
         )
     return _resolve(kind, points[name][0], found.packages[0])
+
+
+def package_of(kind: Kind, name: str) -> str:
+    """Returns the distribution that a listed plugin belongs to; empty for igm's own plugins, and if there is no such plugin."""
+    others = [point for point in _points(kind).get(name, ()) if not _built_in(point)]
+    return _package(others[0]) if others else ""
+
+
+def package_said(info: Mapping[str, Any], kind: Kind) -> str:
+    """Returns the distribution of a plugin that a model's description names; empty if none, or if that is not a valid name."""
+    said = info.get("plugins")
+    name = said.get(kind) if isinstance(said, Mapping) else None
+    return name if isinstance(name, str) and _DISTRIBUTION.fullmatch(name) else ""
 
 
 def _points(kind: Kind) -> dict[str, list[EntryPoint]]:

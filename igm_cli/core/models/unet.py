@@ -47,7 +47,8 @@ class UNetConfig:
         if any(side % step for side in self.image_size):
             raise ValueError(f"image sides {self.image_size} must be divisible by {step}")
         if any(c % self.head_dim or c % self.groups for c in self.channels):
-            raise ValueError(f"channels {self.channels} must be divisible by head_dim and groups")
+            divisors = f"head_dim ({self.head_dim}) and groups ({self.groups})"
+            raise ValueError(f"channels {self.channels} must be divisible by {divisors}")
 
 
 class ConceptToken(nn.Module):

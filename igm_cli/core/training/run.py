@@ -32,9 +32,9 @@ MEASURED = 2.0
 Report: TypeAlias = Callable[[int, Mapping[str, float]], None]
 """Called on the main process after every step, with its number and the figures logged for it, often none."""
 
-Validate: TypeAlias = Callable[[int, nn.Module], tuple[Mapping[str, float], Mapping[str, Tensor]]]
+Validate: TypeAlias = Callable[[int, nn.Module], tuple[Mapping[str, float], Mapping[str, Tensor]] | None]
 """Called every ``picture_every`` steps with the averaged weights, on the main process; returns figures and pictures
-``[H,W,3]`` of bytes to log."""
+``[H,W,3]`` of bytes to log, or None if it was stopped."""
 
 
 def fresh_model(spec: ModelSpec, seed: int, init: Path | None = None) -> nn.Module:
@@ -79,7 +79,8 @@ def train(
         model: Result of :func:`fresh_model` for the above, if already built.
         companions: Frozen models that it learns to add to.
         note: Receives sentences for the user.
-        stop: Asked after every step whether to end the training there, with its checkpoint.
+        stop: Asked after every step and validation whether to end the training there, with its checkpoint.  A validation
+            that this leaves out or cuts short is made when the training is resumed.
         trackers: Further trackers besides metrics.jsonl and tensorboard, by accelerate's names.
 
     Returns:
@@ -107,12 +108,15 @@ def train(
         if main and report:
             report(trainer.step, values)
 
-    def validated() -> Mapping[str, float]:
-        assert validate is not None
-        with torch.random.fork_rng(), torch.no_grad():
-            figures, pictures = validate(trainer.step, trainer.average.module)
-        _show(accelerator, pictures, trainer.step)
-        return figures
+    def look() -> None:
+        if validate and main and not record.validated(trainer.step):
+            with torch.random.fork_rng(), torch.no_grad():
+                seen = validate(trainer.step, trainer.average.module)
+            if seen:
+                figures, pictures = seen
+                _show(accelerator, pictures, trainer.step)
+                log(figures)
+        accelerator.wait_for_everyone()
 
     with exclusive(folder) if main else nullcontext(), tf32_products(accelerator.device):
         record.refuse_other_run()
@@ -129,18 +133,19 @@ def train(
                 report(trainer.step, {})
         if trainer.step >= config.steps:
             _save(record, spec, trainer)  # in case files of a finished run are gone
+        if trainer.step and due(config.picture_every):
+            look()
         for loss in trainer.run():
             trainer.losses.append(loss)
-            ends = trainer.all_agree(stop) or trainer.step == config.steps
+            stopped = trainer.all_agree(stop)
+            ends = stopped or trainer.step == config.steps
             log(trainer.figures() if due(config.log_every) else {})
-            if ends:  # first, as the time left may be short, or the validation fail
+            looks = validate is not None and due(config.picture_every)
+            if ends or looks or due(config.checkpoint_every):  # first, as the validation may be killed, or fail
                 _save(record, spec, trainer)
-            if due(config.picture_every):
-                if validate and main:
-                    log(validated())
-                accelerator.wait_for_everyone()
-            if due(config.checkpoint_every) and not ends:  # last, so that nothing measured is lost
-                _save(record, spec, trainer)
+            if looks and not stopped:
+                look()
+                ends = ends or trainer.all_agree(stop)
             if ends:
                 break
         accelerator.wait_for_everyone()  # the first to leave would end the others

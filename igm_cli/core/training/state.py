@@ -169,6 +169,10 @@ class RunRecord:
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else ()
         return [json.loads(line) for line in lines]
 
+    def validated(self, step: int) -> bool:
+        """Returns whether metrics of a step are there that are not of the training itself."""
+        return any(line["step"] == step and "loss" not in line for line in self.metrics())
+
     def add_metrics(self, line: Mapping[str, float]) -> None:
         """Adds a line to ``metrics.jsonl``; figures that are not finite are left out."""
         finite = {name: value for name, value in line.items() if math.isfinite(value)}
