@@ -245,7 +245,7 @@ def _parser_of(spec: ModelSpec, folder: Path, asked: ConceptParser | None) -> Co
         package = registry.package_said(spec.info, "concepts")
         raise PluginError(
             f"the model {name_of(folder)!r} needs the concept parser {spec.concepts!r}, of a plugin that is not installed; "
-            f"install {f'the package {package}, which has it' if package else 'that plugin'}"
+            f"install {f'the package {package}, as its training says, if you trust it' if package else 'that plugin'}"
         )
     parser = asked or registry.concept_parser(spec.concepts)
     parser = registry.configured(parser, spec.concept_options)

@@ -236,7 +236,10 @@ def test_a_model_of_a_plugin_that_is_not_here(here: Here, tiny_model: Path, tmp_
     assert done.code == here("ui", "--model", model, "--host", "no name").code == 5
     says = "igm: the model 'mine' needs the concept parser 'gauges', of a plugin that is not installed; install"
     assert one_sentence(done.err) == f"{says} that plugin"
-    for name, way_out in (("igm-gauges", "the package igm-gauges, which has it"), ("-r x; rm", "that plugin")):
+    for name, way_out in (
+        ("igm-gauges", "the package igm-gauges, as its training says, if you trust it"),
+        ("-r x; rm", "that plugin"),
+    ):
         add_to_description(model, {"plugins": {"concepts": name}})
         assert one_sentence(here("invert", "a.png", "--model", model).err) == f"{says} {way_out}"
         assert (f"pip install igm-cli {name}\n" in here("models", model).out) == (name == "igm-gauges")
