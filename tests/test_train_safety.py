@@ -121,7 +121,8 @@ def test_a_stop_during_the_last_validation_ends_before_the_calibration(here, tmp
     monkeypatch.setattr("igm_cli.commands.train_run.COUNT", 1)  # images validated
     monkeypatch.setattr("igm_cli.commands.train_run.draw_curves", lambda *_: "no curves")
     with monkeypatch.context() as patch:
-        patch.setattr(Validation, "_invert", lambda *_: os.kill(os.getpid(), signal.SIGTERM) or ({}, []))
+        invert = Validation._invert
+        patch.setattr(Validation, "_invert", lambda *a: os.kill(os.getpid(), signal.SIGTERM) or invert(*a))
         code, _, err = here(*call, cwd=tmp_path)
     says = "igm: interrupted; step 2 of 2 is saved in run, and the same command continues from there"
     assert code == 143 and err.splitlines()[-1] == says and "calibrated" not in err

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -65,15 +66,16 @@ class Validation:
     ) -> tuple[Mapping[str, float], Mapping[str, Tensor]] | None:
         """Inverts the images and samples from their concepts; writes two pictures and returns them with the mean scores.
 
-        It asks before every image whether to ``stop``, and then returns None.
+        It asks before every network call whether to ``stop``, and then returns None.
         """
         training = denoiser.training
         denoiser.eval()
         try:
-            scores, drawn = self._invert(denoiser, progress, stop)
-            if stop():
-                return None
-            sheets = {"inversion": sheet(drawn), "samples": sheet(self._sample(denoiser))}
+            with ending(denoiser, stop):
+                scores, drawn = self._invert(denoiser, progress)
+                sheets = {"inversion": sheet(drawn), "samples": sheet(self._sample(denoiser))}
+        except _Stopped:
+            return None
         finally:
             denoiser.train(training)
         for name, picture in sheets.items():
@@ -82,9 +84,7 @@ class Validation:
         pictures = {f"validation/{name}": torch.tensor(np.asarray(each)) for name, each in sheets.items()}
         return figures, pictures
 
-    def _invert(
-        self, denoiser: Any, progress: Progress, stop: Callable[[], bool]
-    ) -> tuple[dict[str, float], list[Image]]:
+    def _invert(self, denoiser: Any, progress: Progress) -> tuple[dict[str, float], list[Image]]:
         """Returns mean scores with K given, each over the images that have it, and every image with what was found.
 
         ``right`` is the proportion of concepts found, ``k_exact`` that of images whose estimated K is right.
@@ -95,8 +95,6 @@ class Validation:
         scores, drawn = defaultdict[str, list[float]](list), []
         concepts = sum(len(truth) for *_, truth in self.rows)
         for done, (image, frame, x0, truth) in enumerate(self.rows):
-            if stop():
-                break
             progress("validation images", done, len(self.rows))
             found = invert(denoiser, x0.to(device), settings, k=len(truth), composition=composition)
             figures = self.parser.score(found.concepts, truth)
@@ -127,6 +125,26 @@ class Validation:
         model = Composed.of(denoiser, asked, self.spec.composition, present)
         samples = sample(model, shape, steps=SAMPLING_STEPS)
         return [from_model(pair) for pair in torch.cat([originals, samples.float().cpu()], dim=2)]
+
+
+class _Stopped(Exception):
+    """Whoever trains asks to end."""
+
+
+@contextmanager
+def ending(network: nn.Module, stop: Callable[[], bool]) -> Iterator[None]:
+    """Ends the block by :class:`_Stopped` when the network is called after ``stop`` said so."""
+
+    def ask(*_: Any) -> None:
+        if stop():
+            raise _Stopped
+
+    hooks = [part.register_forward_pre_hook(ask) for part in network.modules()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _whole(examples: datasets.Dataset, parser: ConceptParser, spec: ModelSpec) -> list[Row]:
