@@ -348,6 +348,10 @@ def model_spec(
     options = {"image_size": adapter.image_size, **options}
     config = preset.config()
     crops = preset.cut()
+    if crops and architecture != ARCHITECTURE:
+        raise InputError(
+            f"only a {ARCHITECTURE} model can be trained on crops; use model.architecture = {ARCHITECTURE}, not {architecture}"
+        )
     if crops and options.get("coordinates", True):
         raise InputError(
             "a model that is trained on crops is not told where it looks; use model.coordinates = false"
