@@ -885,14 +885,14 @@ def test_categories_are_learned_as_they_are_annotated(root: Path, capsys: pytest
     assert app.main([*command, "--set", "concepts.factors=label=red|white"]) == 0
     shown, told = capsys.readouterr()
     assert "what is said" not in told and re.search(r"label=red\|white +│ command line", shown)
-    for given, says in (
+    for changed, says in (
         (
             "architecture=unet",
             "only a factored model can be trained on crops; use model.architecture = factored, not unet",
         ),
         ("coordinates=true", "is not told where it looks; use model.coordinates = false"),
     ):
-        assert app.main([*command, "--set", f"model.{given}"]) == 3
+        assert app.main([*command, "--set", f"model.{changed}"]) == 3
         assert says in capsys.readouterr().err
 
 
